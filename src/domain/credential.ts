@@ -1,0 +1,51 @@
+import type { CredentialId } from './ids.ts';
+import type { Secret } from './secret.ts';
+
+/** Where the keys of a call came from. Stored in every ledger row and sent as `x-bedrock-credential-source`. */
+export const CREDENTIAL_SOURCES = ['direct', 'stored', 'session', 'service-default'] as const;
+export type CredentialSource = (typeof CREDENTIAL_SOURCES)[number];
+
+export const CREDENTIAL_KINDS = ['access-key', 'bedrock-api-key'] as const;
+export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
+
+/** An AWS key pair. `accessKeyId` is an identifier, not a secret, but is shown only as prefix and last four. */
+export interface AccessKey {
+  kind: 'access-key';
+  accessKeyId: string;
+  secretAccessKey: Secret;
+  sessionToken?: Secret;
+}
+
+/** A Bedrock API key, sent to AWS as a bearer token. */
+export interface BedrockApiKey {
+  kind: 'bedrock-api-key';
+  apiKey: Secret;
+}
+
+/** What signs a call. */
+export type AwsCredential = AccessKey | BedrockApiKey;
+
+/** Who AWS says a credential is. `accountId` is undefined for Bedrock API keys where AWS does not tell. */
+export interface AwsIdentity {
+  accountId: string | undefined;
+  arn: string | undefined;
+}
+
+/** The outcome of the credential choice: always says source, region and account. Built only by credentials/resolve.ts. */
+export interface ResolvedCredential {
+  source: CredentialSource;
+  region: string;
+  /** 12 digits; undefined only for a Bedrock API key whose account AWS does not reveal. */
+  accountId: string | undefined;
+  credential: AwsCredential;
+  /** Names the client in the pool: unique per merchant, credential version (or keyed hash of direct keys). Not a secret. */
+  poolKey: string;
+  /** Stored credentials only. */
+  credentialId?: CredentialId;
+  version?: number;
+}
+
+/** `AKIA…WXYZ`: enough to recognise a key in an audit record, not enough to use it. */
+export function accessKeyHint(accessKeyId: string): string {
+  return `${accessKeyId.slice(0, 4)}…${accessKeyId.slice(-4)}`;
+}

@@ -1,0 +1,83 @@
+/** What a code means on our JSON routes (`status`, `title`) and on AWS-shaped routes (`awsType`). */
+interface ErrorRow {
+  status: number;
+  title: string;
+  /** Sent as `x-amzn-errortype`; SDKs name the exception class after it. */
+  awsType: string;
+}
+
+/** Every error this service can answer with. A code without a row does not compile; docs/errors.md is held equal by a test. */
+export const ERRORS = {
+  'auth.missing_token': { status: 401, title: 'Authentication required', awsType: 'UnrecognizedClientException' },
+  'auth.invalid_token': { status: 401, title: 'Token not accepted', awsType: 'UnrecognizedClientException' },
+  'auth.token_in_wrong_place': { status: 400, title: 'Token in query or body', awsType: 'ValidationException' },
+  'auth.sigv4_not_supported': { status: 403, title: 'AWS signatures are not accepted here', awsType: 'UnrecognizedClientException' },
+  'auth.insufficient_scope': { status: 403, title: 'Token lacks a scope', awsType: 'AccessDeniedException' },
+  'auth.source_not_allowed': { status: 403, title: 'Credential source not allowed', awsType: 'AccessDeniedException' },
+  'merchant.not_found': { status: 404, title: 'Merchant not found', awsType: 'ResourceNotFoundException' },
+  'merchant.already_exists': { status: 409, title: 'Merchant already exists', awsType: 'ConflictException' },
+  'merchant.not_active': { status: 403, title: 'Merchant is not active', awsType: 'AccessDeniedException' },
+  'api_key.not_found': { status: 404, title: 'API key not found', awsType: 'ResourceNotFoundException' },
+  'credential.none_chosen': { status: 400, title: 'No credential chosen', awsType: 'ValidationException' },
+  'credential.choice_invalid': { status: 400, title: 'Credential choice is not valid', awsType: 'ValidationException' },
+  'credential.not_found': { status: 404, title: 'Credential not found', awsType: 'ResourceNotFoundException' },
+  'credential.not_usable': { status: 409, title: 'Credential cannot be used', awsType: 'AccessDeniedException' },
+  'credential.refused_by_aws': { status: 422, title: 'AWS refused the credential', awsType: 'AccessDeniedException' },
+  'credential.unreadable': { status: 503, title: 'Stored credential cannot be opened', awsType: 'ServiceUnavailableException' },
+  'session.invalid': { status: 401, title: 'Session not accepted', awsType: 'ExpiredTokenException' },
+  'service_defaults.not_configured': { status: 409, title: 'Service defaults are not configured', awsType: 'AccessDeniedException' },
+  'region.not_allowed': { status: 400, title: 'Region not allowed', awsType: 'ValidationException' },
+  'model.id_invalid': { status: 400, title: 'Model id is not valid', awsType: 'ValidationException' },
+  'model.foreign_arn': { status: 403, title: 'ARN belongs to another account or region', awsType: 'AccessDeniedException' },
+  'request.invalid': { status: 400, title: 'Request is not valid', awsType: 'ValidationException' },
+  'request.malformed_json': { status: 400, title: 'Body is not valid JSON', awsType: 'SerializationException' },
+  'request.too_complex': { status: 400, title: 'Body is nested too deeply or has too many members', awsType: 'ValidationException' },
+  'request.too_large': { status: 413, title: 'Body is too large', awsType: 'ValidationException' },
+  'request.length_required': { status: 411, title: 'Content-Length required', awsType: 'ValidationException' },
+  'request.unsupported_media_type': { status: 415, title: 'Content type not supported', awsType: 'ValidationException' },
+  'request.aborted': { status: 499, title: 'Client closed the request', awsType: 'ValidationException' },
+  'request.timeout': { status: 408, title: 'Request body took too long', awsType: 'ValidationException' },
+  'route.not_found': { status: 404, title: 'No such route', awsType: 'UnknownOperationException' },
+  'route.method_not_allowed': { status: 405, title: 'Method not allowed', awsType: 'UnknownOperationException' },
+  'upstream.error': { status: 502, title: 'AWS answered with an error', awsType: 'InternalServerException' },
+  'upstream.throttled': { status: 429, title: 'AWS throttled the call', awsType: 'ThrottlingException' },
+  'upstream.unreachable': { status: 502, title: 'AWS could not be reached', awsType: 'ServiceUnavailableException' },
+  'upstream.timeout': { status: 504, title: 'AWS did not answer in time', awsType: 'ModelTimeoutException' },
+  'upstream.incomplete': { status: 502, title: 'The answer from AWS was cut off', awsType: 'ModelStreamErrorException' },
+  'service.overloaded': { status: 503, title: 'Service is at capacity', awsType: 'ServiceUnavailableException' },
+  'service.shutting_down': { status: 503, title: 'Service is shutting down', awsType: 'ServiceUnavailableException' },
+  'ledger.unavailable': { status: 503, title: 'Ledger is not available', awsType: 'ServiceUnavailableException' },
+  'vault.unavailable': { status: 503, title: 'Vault is not available', awsType: 'ServiceUnavailableException' },
+  'internal': { status: 500, title: 'Internal error', awsType: 'InternalServerException' },
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+export interface ServiceErrorOptions {
+  /** Private: goes to the log after redaction, never to the caller. */
+  cause?: unknown;
+  /** Sent as `Retry-After`, in seconds. */
+  retryAfterSeconds?: number;
+  /** What was wrong, field by field; safe to show: never echoes the values sent. */
+  problems?: readonly string[];
+  /** Extra public members of the problem document, e.g. `{ scope: 'usage:read' }`. */
+  extra?: Readonly<Record<string, string | number | boolean>>;
+}
+
+/**
+ * The one error that rooms throw: a catalogue code, a public sentence that says what is wrong and how to fix it,
+ * and a private cause. `http/` turns it into a status; a room never knows statuses.
+ */
+export class ServiceError extends Error {
+  override readonly name = 'ServiceError';
+  readonly code: ErrorCode;
+  readonly detail: string;
+  readonly options: ServiceErrorOptions;
+
+  constructor(code: ErrorCode, detail: string, options: ServiceErrorOptions = {}) {
+    super(`${code}: ${detail}`, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.detail = detail;
+    this.options = options;
+  }
+}

@@ -1,0 +1,16 @@
+/**
+ * Regions of the `aws` partition where Bedrock runtime has an endpoint.
+ * Source: AWS General Reference, "Amazon Bedrock endpoints and quotas". Hosts are built from this list only, never from input.
+ */
+export const BEDROCK_REGIONS = [
+  'us-east-1', 'us-east-2', 'us-west-1', 'us-west-2', 'ca-central-1', 'ca-west-1', 'mx-central-1', 'sa-east-1',
+  'eu-central-1', 'eu-central-2', 'eu-north-1', 'eu-south-1', 'eu-south-2', 'eu-west-1', 'eu-west-2', 'eu-west-3',
+  'ap-east-2', 'ap-northeast-1', 'ap-northeast-2', 'ap-northeast-3', 'ap-south-1', 'ap-south-2', 'ap-southeast-1', 'ap-southeast-2',
+  'ap-southeast-3', 'ap-southeast-4', 'ap-southeast-5', 'ap-southeast-7', 'af-south-1', 'il-central-1', 'me-central-1', 'me-south-1',
+] as const;
+
+export type BedrockRegion = (typeof BEDROCK_REGIONS)[number];
+
+export function isBedrockRegion(text: string): text is BedrockRegion {
+  return (BEDROCK_REGIONS as readonly string[]).includes(text);
+}

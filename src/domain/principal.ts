@@ -12,7 +12,12 @@ export const MERCHANT_SCOPES = [
 ] as const;
 
 /** What an operator's token may do. Never mixed with a merchant's scopes. */
-export const OPERATOR_SCOPES = ['ops:merchants:read', 'ops:merchants:write', 'ops:usage:read', 'ops:audit:read'] as const;
+export const OPERATOR_SCOPES = [
+  'ops:merchants:read',
+  'ops:merchants:write',
+  'ops:usage:read',
+  'ops:audit:read',
+] as const;
 
 export type MerchantScope = (typeof MERCHANT_SCOPES)[number];
 export type OperatorScope = (typeof OPERATOR_SCOPES)[number];

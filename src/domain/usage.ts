@@ -1,8 +1,17 @@
 /** The paid operations of Bedrock runtime, as they are named in the ledger. */
-export const OPERATIONS = ['invoke', 'invoke-with-response-stream', 'converse', 'converse-stream', 'count-tokens'] as const;
+export const OPERATIONS = [
+  'invoke',
+  'invoke-with-response-stream',
+  'converse',
+  'converse-stream',
+  'count-tokens',
+] as const;
 export type Operation = (typeof OPERATIONS)[number];
 
-export const STREAM_OPERATIONS: ReadonlySet<Operation> = new Set(['invoke-with-response-stream', 'converse-stream']);
+export const STREAM_OPERATIONS: ReadonlySet<Operation> = new Set([
+  'invoke-with-response-stream',
+  'converse-stream',
+]);
 
 /**
  * Tokens of one call, in four buckets that never overlap (`input` excludes cached tokens, as AWS counts them).

@@ -1,0 +1,36 @@
+/** What the audit trail records. A closed list: docs and verifier know every one. */
+export const AUDIT_ACTIONS = [
+  'merchant.created',
+  'token.created',
+  'token.revoked',
+  'credential.created',
+  'credential.opened',
+  'credential.tested',
+  'credential.deleted',
+  'credential.made_default',
+  'session.created',
+  'call.admitted',
+  'access.denied',
+] as const;
+export type AuditAction = (typeof AUDIT_ACTIONS)[number];
+
+/** One thing that was done or refused. `body` holds identifiers and numbers only, never a secret or a prompt. */
+export interface AuditEntry {
+  /** Who: `api-key:<id>`, `jwt:<sub>`, `operator:<id>`, `dev:<user>`. */
+  actor: string;
+  action: AuditAction;
+  /** What it was done to, e.g. `credential/cred_…`. */
+  resource: string;
+  outcome: 'allowed' | 'denied' | 'failed';
+  requestId: string;
+  body?: Readonly<Record<string, string | number | boolean | null | readonly string[]>>;
+}
+
+/** Who asks, carried from the request to everything that writes an audit record. */
+export interface Actor {
+  subject: string;
+  requestId: string;
+}
+
+/** The chain of operators' own deeds. Not a legal merchant id, so no merchant can have it. */
+export const SYSTEM_CHAIN = '~system';

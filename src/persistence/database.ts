@@ -1,7 +1,8 @@
 import { PrismaPg } from '@prisma/adapter-pg';
 import type { MerchantId } from '../domain/ids.ts';
 import type { Secret } from '../domain/secret.ts';
-import { Prisma, PrismaClient } from '../generated/prisma/client.ts';
+import { PrismaClient } from '../generated/prisma/client.ts';
+import type { Prisma } from '../generated/prisma/client.ts';
 import { translateDatabaseErrors } from './errors.ts';
 
 /** What a store gets inside a tenant's transaction: queries, no way out of the tenant. */

@@ -1,0 +1,85 @@
+import type { AuditEntry } from '../domain/audit.ts';
+import { SYSTEM_CHAIN } from '../domain/audit.ts';
+import type { MerchantId } from '../domain/ids.ts';
+import type { AuditEvent as AuditRow } from '../generated/prisma/client.ts';
+import { appendAudit } from '../persistence/audit.ts';
+import type { Database } from '../persistence/database.ts';
+import type { AuditEvent } from './audit.ts';
+
+/** Reads of the audit chains, and records that stand alone. What records a change is written by that change's own transaction. */
+export class AuditStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Appends one event to a merchant's chain, e.g. a refusal. */
+  append(merchantId: MerchantId, entry: AuditEntry): Promise<void> {
+    return this.#database.asTenant(merchantId, (tx) => appendAudit(tx, merchantId, entry));
+  }
+
+  /** Appends to the operators' own chain. */
+  appendSystem(entry: AuditEntry): Promise<void> {
+    return this.#database.asTenant(SYSTEM_CHAIN as MerchantId, (tx) => appendAudit(tx, SYSTEM_CHAIN, entry));
+  }
+
+  /** Newest first. @param before go on below this sequence number. */
+  list(
+    merchantId: MerchantId,
+    limit: number,
+    before?: bigint,
+  ): Promise<{ items: AuditEvent[]; nextCursor?: string }> {
+    return this.#database.asTenant(merchantId, async (tx) => {
+      const rows = await tx.auditEvent.findMany({
+        where: { merchantId, ...(before !== undefined && { seq: { lt: before } }) },
+        orderBy: { seq: 'desc' },
+        take: limit + 1,
+      });
+      const items = rows.slice(0, limit).map(toEvent);
+      const last = items.at(-1);
+      return rows.length > limit && last !== undefined ? { items, nextCursor: String(last.seq) } : { items };
+    });
+  }
+
+  /** A page of a chain in its own order, and the head that it must end at; for the verifier. */
+  page(
+    merchantId: MerchantId,
+    after: number,
+    limit: number,
+  ): Promise<{ events: AuditEvent[]; head: { seq: number; hash: string } | undefined }> {
+    return this.#database.asTenant(merchantId, async (tx) => {
+      const head = await tx.auditHead.findUnique({ where: { merchantId } });
+      const rows = await tx.auditEvent.findMany({
+        where: { merchantId, seq: { gt: after } },
+        orderBy: { seq: 'asc' },
+        take: limit,
+      });
+      return {
+        events: rows.map(toEvent),
+        head: head ? { seq: Number(head.seq), hash: hex(head.hash) } : undefined,
+      };
+    });
+  }
+}
+
+function toEvent(row: AuditRow): AuditEvent {
+  return {
+    merchantId: row.merchantId,
+    seq: Number(row.seq),
+    atMicros: String(row.atMicros),
+    at: new Date(Number(row.atMicros / 1000n)).toISOString(),
+    actor: row.actor,
+    action: row.action,
+    resource: row.resource,
+    outcome: row.outcome,
+    requestId: row.requestId,
+    body: row.body,
+    prevHash: hex(row.prevHash),
+    hash: hex(row.hash),
+  };
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}

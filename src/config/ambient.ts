@@ -1,0 +1,39 @@
+/**
+ * Variables that make AWS SDKs sign with another identity, talk to another host, or trust another certificate, whatever the code says.
+ * Several of them beat explicit arguments (a bearer token in the environment beats explicit keys), so the service refuses to start with them.
+ */
+const FORBIDDEN = [
+  /^AWS_BEARER_TOKEN_/,
+  /^AWS_ENDPOINT_URL/,
+  /^AWS_IGNORE_CONFIGURED_ENDPOINT_URLS$/,
+  /^AWS_AUTH_SCHEME_PREFERENCE$/,
+  /^AWS_(DEFAULT_)?PROFILE$/,
+  /^AWS_CONFIG_FILE$/,
+  /^AWS_SHARED_CREDENTIALS_FILE$/,
+  /^AWS_MAX_ATTEMPTS$/,
+  /^AWS_RETRY_MODE$/,
+  /^AWS_USE_(FIPS|DUALSTACK)_ENDPOINT$/,
+  /^AWS_CA_BUNDLE$/,
+  /^SMITHY_NEW_RETRIES_2026$/,
+  /^NODE_TLS_REJECT_UNAUTHORIZED$/,
+  /^NODE_EXTRA_CA_CERTS$/,
+  /^https?_proxy$/i,
+  /^all_proxy$/i,
+] as const;
+
+/** One sentence for each forbidden variable that is set and not allowed by name. Values are never shown. */
+export function ambientProblems(
+  env: Readonly<Record<string, string | undefined>>,
+  allowed: readonly string[],
+): string[] {
+  return Object.keys(env)
+    .filter(
+      (name) =>
+        env[name] !== undefined && env[name] !== '' && FORBIDDEN.some((pattern) => pattern.test(name)),
+    )
+    .filter((name) => !allowed.includes(name))
+    .map(
+      (name) =>
+        `${name} is set: it can redirect or re-sign calls to AWS. Unset it, or name it in ALLOW_AMBIENT_AWS if you mean it`,
+    );
+}

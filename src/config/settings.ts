@@ -1,0 +1,210 @@
+import { z } from 'zod';
+import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
+import type { Setting, Value } from './setting.ts';
+
+/** Every setting that is not a secret. The order is that of .env.example, which a test holds equal. */
+export const SETTINGS = {
+  environment: setting(
+    'NODE_ENV',
+    'production, development or test. Development allows plain-http endpoints and dev tokens.',
+    z.enum(['production', 'development', 'test'], 'must be production, development or test'),
+    'production',
+  ),
+  host: setting('HOST', 'Address to listen on. 0.0.0.0 in a container.', text, '127.0.0.1'),
+  port: setting(
+    'PORT',
+    'Port to listen on; 0 takes a free one. HTTP/1.1 and HTTP/2 share it.',
+    integer(0, 65_535),
+    '8080',
+  ),
+  tlsCertFile: optional(
+    'TLS_CERT_FILE',
+    'PEM certificate chain. With TLS_KEY_FILE it switches TLS with ALPN on.',
+    text,
+  ),
+  tlsKeyFile: optional('TLS_KEY_FILE', 'PEM private key.', text),
+  databaseConnectionsMax: setting(
+    'DATABASE_CONNECTIONS_MAX',
+    'Postgres connections of this process.',
+    integer(2, 500),
+    '20',
+  ),
+  databaseTimeoutMs: setting(
+    'DATABASE_TIMEOUT_MS',
+    'Milliseconds. Longest statement.',
+    integer(100, 60_000),
+    '5000',
+  ),
+
+  awsRegion: setting('AWS_REGION', "Region of the vault's KMS key and Secrets Manager.", region),
+  vaultKmsKeyId: setting(
+    'VAULT_KMS_KEY_ID',
+    'KMS key (ARN, id or alias/...) that wraps the data keys of stored credentials.',
+    text,
+  ),
+  enabledRegions: setting(
+    'ENABLED_REGIONS',
+    'Regions merchants may call, separated by commas.',
+    list.pipe(z.array(region).min(1)),
+    BEDROCK_REGIONS.join(','),
+  ),
+  endpointBedrockRuntime: optional(
+    'ENDPOINT_BEDROCK_RUNTIME',
+    'Replaces the endpoint of Bedrock runtime in every region, e.g. a VPC endpoint.',
+    url,
+  ),
+  endpointBedrock: optional('ENDPOINT_BEDROCK', "Replaces the endpoint of Bedrock's control plane.", url),
+  endpointKms: optional('ENDPOINT_KMS', 'Replaces the endpoint of KMS.', url),
+  endpointSecretsManager: optional(
+    'ENDPOINT_SECRETS_MANAGER',
+    'Replaces the endpoint of Secrets Manager.',
+    url,
+  ),
+  endpointSts: optional('ENDPOINT_STS', 'Replaces the endpoint of STS.', url),
+  allowAmbientAws: setting(
+    'ALLOW_AMBIENT_AWS',
+    'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',
+    list,
+    '',
+  ),
+
+  serviceDefaultsEnabled: setting(
+    'SERVICE_DEFAULTS_ENABLED',
+    "Lets merchants who are allowed to use the service's own AWS account.",
+    flag,
+    'false',
+  ),
+  serviceDefaultRegion: optional('SERVICE_DEFAULT_REGION', "Region of the service's own account.", region),
+
+  jwtAlgorithm: optional(
+    'JWT_ALGORITHM',
+    'Switches JWTs on: HS256 with JWT_SECRET, or RS256, ES256, EdDSA with JWT_JWKS_URL.',
+    z.enum(['HS256', 'RS256', 'ES256', 'EdDSA'], 'must be HS256, RS256, ES256 or EdDSA'),
+  ),
+  jwtIssuer: optional('JWT_ISSUER', 'The only issuer (iss) that is believed.', text),
+  jwtAudience: optional('JWT_AUDIENCE', 'What aud must be.', text),
+  jwtJwksUrl: optional('JWT_JWKS_URL', 'Where the public keys are.', url),
+  jwtMerchantClaim: setting(
+    'JWT_MERCHANT_CLAIM',
+    'The claim that holds the merchant id.',
+    text,
+    'merchant_id',
+  ),
+  jwtScopeClaim: setting(
+    'JWT_SCOPE_CLAIM',
+    'The claim that holds the scopes, as a list or separated by spaces.',
+    text,
+    'scope',
+  ),
+  authDevTokens: setting(
+    'AUTH_DEV_TOKENS',
+    'Accepts dev_<user>:<merchant> as a token. Refused in production.',
+    flag,
+    'false',
+  ),
+
+  wireBodyBytesMax: setting(
+    'WIRE_BODY_BYTES_MAX',
+    "Bytes. Largest body on AWS-shaped routes; 25,000,000 is Bedrock's own limit.",
+    integer(1_024, 25_000_000),
+    '25000000',
+  ),
+  jsonBodyBytesMax: setting(
+    'JSON_BODY_BYTES_MAX',
+    'Bytes. Largest body on our JSON routes.',
+    integer(1_024, 25_000_000),
+    '1048576',
+  ),
+  inFlightBodyBytesMax: setting(
+    'IN_FLIGHT_BODY_BYTES_MAX',
+    'Bytes. Sum of all bodies held at one time; more is answered 503.',
+    integer(1_024, 100_000_000_000),
+    '268435456',
+  ),
+  bodyTimeoutMs: setting(
+    'BODY_TIMEOUT_MS',
+    'Milliseconds. Longest upload of a body.',
+    integer(100, 600_000),
+    '60000',
+  ),
+  connectionsMax: setting(
+    'CONNECTIONS_MAX',
+    'Sockets that may be open to us.',
+    integer(1, 1_000_000),
+    '10000',
+  ),
+
+  upstreamSocketsMax: setting(
+    'UPSTREAM_SOCKETS_MAX',
+    'Sockets to AWS per host. A call beyond them waits.',
+    integer(1, 100_000),
+    '1024',
+  ),
+  clientPoolMax: setting(
+    'CLIENT_POOL_MAX',
+    'SDK clients kept: one per merchant, credential version and region.',
+    integer(1, 1_000_000),
+    '2000',
+  ),
+  openedCredentialsMax: setting(
+    'OPENED_CREDENTIALS_MAX',
+    'Stored credentials kept open in memory.',
+    integer(1, 1_000_000),
+    '10000',
+  ),
+  openedCredentialsTtlMs: setting(
+    'OPENED_CREDENTIALS_TTL_MS',
+    'Milliseconds. How long a stored credential stays open in memory.',
+    integer(0, 3_600_000),
+    '300000',
+  ),
+  connectTimeoutMs: setting(
+    'UPSTREAM_CONNECT_TIMEOUT_MS',
+    'Milliseconds. To reach AWS.',
+    integer(10, 600_000),
+    '3000',
+  ),
+  firstByteTimeoutMs: setting(
+    'UPSTREAM_FIRST_BYTE_TIMEOUT_MS',
+    'Milliseconds. From sending to the first byte; for calls without streaming that is the whole generation.',
+    integer(10, 3_600_000),
+    '300000',
+  ),
+  idleTimeoutMs: setting(
+    'UPSTREAM_IDLE_TIMEOUT_MS',
+    'Milliseconds. Between two pieces of an answer.',
+    integer(10, 600_000),
+    '60000',
+  ),
+  totalTimeoutMs: setting(
+    'UPSTREAM_TOTAL_TIMEOUT_MS',
+    'Milliseconds. For one call in all.',
+    integer(10, 3_600_000),
+    '600000',
+  ),
+  drainTimeoutMs: setting(
+    'DRAIN_TIMEOUT_MS',
+    'Milliseconds. How long a stream is read on for its usage after the client left.',
+    integer(0, 600_000),
+    '30000',
+  ),
+  shutdownGraceMs: setting(
+    'SHUTDOWN_GRACE_MS',
+    'Milliseconds. How long running calls may go on after SIGTERM.',
+    integer(0, 600_000),
+    '60000',
+  ),
+  logLevel: setting(
+    'LOG_LEVEL',
+    'fatal, error, warn, info or debug.',
+    z.enum(
+      ['silent', 'fatal', 'error', 'warn', 'info', 'debug'],
+      'must be fatal, error, warn, info, debug or silent',
+    ),
+    'info',
+  ),
+} as const satisfies Record<string, Setting<unknown>>;
+
+/** The settings as values. Optional ones are undefined when not set. */
+export type Config = { readonly [K in keyof typeof SETTINGS]: Value<(typeof SETTINGS)[K]> };

@@ -23,15 +23,14 @@ export class ConfigError extends Error {
   }
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Reads the configuration in layers: defaults, then the file that CONFIG_FILE names (YAML or JSON), then the environment.
  * This file is the only reader of `process.env`.
  * @throws ConfigError with every missing, wrong or dangerous setting.
  */
-export function readConfig(overrides: Environment = {}): { config: Config; secrets: Secrets } {
-  const env: Environment = { ...process.env, ...overrides };
+export function readConfig(env: Environment = process.env): { config: Config; secrets: Secrets } {
   const problems: string[] = [];
   const file = readConfigFile(env['CONFIG_FILE'], problems);
   const config = readSettings(

@@ -38,6 +38,12 @@ export const SETTINGS = {
   ),
 
   awsRegion: setting('AWS_REGION', "Region of the vault's KMS key and Secrets Manager.", region),
+  deployment: setting(
+    'DEPLOYMENT_NAME',
+    'Names this deployment in secret names and encryption contexts: what one deployment stored, another cannot open. Never change it.',
+    z.string().regex(/^[a-z0-9-]{1,32}$/, 'must be at most 32 characters of a-z, 0-9 and -'),
+    'main',
+  ),
   vaultKmsKeyId: setting(
     'VAULT_KMS_KEY_ID',
     'KMS key (ARN, id or alias/...) that wraps the data keys of stored credentials.',
@@ -77,6 +83,12 @@ export const SETTINGS = {
   ),
   serviceDefaultRegion: optional('SERVICE_DEFAULT_REGION', "Region of the service's own account.", region),
 
+  tokenPepperVersion: setting(
+    'TOKEN_PEPPER_VERSION',
+    'Number of TOKEN_PEPPER. Raise it by one when the pepper changes and give the old one as TOKEN_PEPPER_PREVIOUS.',
+    integer(1, 1_000_000),
+    '1',
+  ),
   jwtAlgorithm: optional(
     'JWT_ALGORITHM',
     'Switches JWTs on: HS256 with JWT_SECRET, or RS256, ES256, EdDSA with JWT_JWKS_URL.',

@@ -62,7 +62,7 @@ async function newSchemaEngine(connections: EngineConnections, schemaFile: strin
   const { instance } = await WebAssembly.instantiate(
     readFileSync(path.join(folder, 'schema_engine_bg.wasm')),
     {
-      './schema_engine_bg.js': engine,
+      './schema_engine_bg.js': withUnrefTimers(engine),
     },
   );
   engine.__wbg_set_wasm(instance.exports);
@@ -74,6 +74,16 @@ async function newSchemaEngine(connections: EngineConnections, schemaFile: strin
   );
 }
 
+/** The engine arms a lock timeout of ten seconds and never clears it: it must not keep the process. */
+function withUnrefTimers(imports: object): object {
+  return Object.fromEntries(
+    Object.entries(imports).map(([name, value]: [string, unknown]) => {
+      if (!name.startsWith('__wbg_setTimeout_') || typeof value !== 'function') return [name, value];
+      return [name, (...args: unknown[]) => (value(...args) as NodeJS.Timeout).unref()];
+    }),
+  );
+}
+
 /** The engine opens connections and does not close them; this remembers each, so that the process can end and databases can be copied. */
 class EngineConnections implements AsyncDisposable {
   readonly factory: PrismaPg;
@@ -81,8 +91,8 @@ class EngineConnections implements AsyncDisposable {
   readonly #open: { dispose(): Promise<void> }[] = [];
 
   constructor(adminUrl: string) {
-    this.#scripts = new pg.Pool({ connectionString: adminUrl, max: 1 });
-    this.factory = new PrismaPg({ connectionString: adminUrl });
+    this.#scripts = new pg.Pool({ connectionString: adminUrl, max: 1, allowExitOnIdle: true });
+    this.factory = new PrismaPg({ connectionString: adminUrl, allowExitOnIdle: true });
     const connect = this.factory.connect.bind(this.factory);
     this.factory.connect = async () => {
       const connection = await connect();

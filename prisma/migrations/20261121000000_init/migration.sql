@@ -456,5 +456,7 @@ $functions$;
 GRANT EXECUTE ON FUNCTION audit_append(text, text, text, text, text, text, text), ledger_open(text, jsonb), ledger_resolve(text, uuid, jsonb),
   ledger_make_partitions(integer) TO merchant_bedrock_app;
 GRANT CREATE ON SCHEMA public TO merchant_bedrock_owner;
+-- So that the service can tell whether the schema is the one it was built for.
+GRANT SELECT ON _prisma_migrations TO merchant_bedrock_app;
 
 SELECT ledger_make_partitions(12);

@@ -1,0 +1,166 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import path from 'node:path';
+import { Secret } from '../../src/domain/secret.ts';
+import { startStandIn } from '../../test/aws/stand-in.ts';
+import { AWS } from '../../test/support/aws-keys.ts';
+import { createDatabase, dropDatabase, startEmbeddedPostgres } from '../../test/support/postgres.ts';
+import { environmentFor, registerServiceAccount } from '../../test/support/service-environment.ts';
+import { createOperatorKey } from '../operator-key.ts';
+
+/** What --json prints: everything a script needs to go on. */
+export interface DemoFacts {
+  baseUrl: string;
+  merchantId: string;
+  token: string;
+  opsToken: string;
+  credentialId: string;
+  standInUrl: string;
+  databaseUrl: string;
+}
+
+export interface House extends AsyncDisposable {
+  facts: DemoFacts;
+}
+
+const ROOT = path.join(import.meta.dirname, '../..');
+const MERCHANT_ID = 'merchant-abc';
+
+/**
+ * Starts everything and onboards one merchant. What has started is stopped again, in reverse order, when a later part fails or `stop` fires.
+ * @param say told of each part as it is ready.
+ */
+export async function startHouse(say: (line: string) => void, stop: AbortSignal): Promise<House> {
+  const closers: (() => Promise<void>)[] = [];
+  const close = async () => {
+    for (const closer of closers.splice(0).reverse()) await closer();
+  };
+  const checkpoint = () => {
+    if (stop.aborted) throw new Error('interrupted');
+  };
+  try {
+    const database = await startDatabase(closers);
+    say('✓ Postgres is up and migrated');
+    checkpoint();
+    const standIn = await startStandIn();
+    closers.push(() => standIn.close());
+    const { arn } = registerServiceAccount(standIn);
+    standIn.addAccessKey(AWS.merchantA);
+    standIn.addAccessKey(AWS.merchantADirect);
+    say(`✓ the stand-in for AWS answers at ${standIn.url}`);
+    const env = {
+      ...environmentFor(database.url, standIn.url, arn),
+      NODE_ENV: 'development',
+      LOG_LEVEL: 'warn',
+    };
+    const service = await startService(env, closers);
+    say(`✓ the service listens at ${service.baseUrl}`);
+    checkpoint();
+    const pepper = new Secret(Buffer.from(env.TOKEN_PEPPER, 'base64'));
+    const operator = await createOperatorKey({
+      adminUrl: database.adminUrl,
+      pepper,
+      environment: 'test',
+      name: 'demo operator',
+      scopes: ['ops:merchants:read', 'ops:merchants:write', 'ops:usage:read', 'ops:audit:read'],
+      expiresInDays: 1,
+    });
+    const onboarded = await onboard(service.baseUrl, operator.token);
+    say(`✓ ${MERCHANT_ID} is onboarded: credential ${onboarded.credentialId}, API key ${onboarded.apiKeyId}`);
+    const { token, credentialId } = onboarded;
+    const facts = {
+      baseUrl: service.baseUrl,
+      merchantId: MERCHANT_ID,
+      token,
+      opsToken: operator.token,
+      credentialId,
+      standInUrl: standIn.url,
+      databaseUrl: database.url,
+    };
+    return { facts, [Symbol.asyncDispose]: close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function startDatabase(closers: (() => Promise<void>)[]) {
+  const given = process.env['DATABASE_URL'];
+  const cluster =
+    given === undefined || given === ''
+      ? await startEmbeddedPostgres()
+      : { adminUrl: given, stop: () => Promise.resolve() };
+  closers.push(() => cluster.stop());
+  const name = `merchant_bedrock_demo_${randomBytes(4).toString('hex')}`;
+  closers.push(() => dropDatabase(cluster.adminUrl, name));
+  return createDatabase(cluster.adminUrl, name);
+}
+
+/** A process of its own, as in production, with nothing of this one's environment but the way to Node. */
+async function startService(
+  env: Record<string, string>,
+  closers: (() => Promise<void>)[],
+): Promise<{ baseUrl: string }> {
+  const child = spawn(process.execPath, ['--import', 'tsx', path.join(ROOT, 'src/main.ts')], {
+    cwd: ROOT,
+    env: { ...env, PATH: process.env['PATH'] ?? '' },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // Ctrl-C reaches the whole group of a terminal; the service is stopped by us, after the tour's last call.
+    detached: true,
+  });
+  closers.push(() => stopChild(child));
+  const port = await new Promise<number>((resolve, reject) => {
+    child.once('message', (message: { port: number }) => {
+      resolve(message.port);
+    });
+    child.once('exit', (code) => {
+      reject(new Error(`the service ended with code ${String(code)} before it listened`));
+    });
+  });
+  return { baseUrl: `http://127.0.0.1:${String(port)}` };
+}
+
+async function stopChild(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGTERM');
+  const kill = setTimeout(() => child.kill('SIGKILL'), 10_000);
+  await once(child, 'exit');
+  clearTimeout(kill);
+}
+
+/** The real onboarding script, its secrets through standard input. */
+async function onboard(
+  baseUrl: string,
+  operatorToken: string,
+): Promise<{ token: string; credentialId: string; apiKeyId: string }> {
+  const args = [
+    '--url',
+    baseUrl,
+    '--merchant',
+    MERCHANT_ID,
+    '--name',
+    'Demo merchant',
+    '--region',
+    'us-east-1',
+    '--credential-name',
+    'production account',
+    '--allow-direct',
+    '--allow-service-defaults',
+    '--secrets-stdin',
+    '--json',
+  ];
+  const child = spawn(process.execPath, ['--import', 'tsx', path.join(ROOT, 'scripts/onboard.ts'), ...args], {
+    cwd: ROOT,
+    env: { PATH: process.env['PATH'] ?? '' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const { accessKeyId: awsAccessKeyId, secretAccessKey: awsSecretAccessKey } = AWS.merchantA;
+  child.stdin.end(JSON.stringify({ operatorToken, awsAccessKeyId, awsSecretAccessKey }));
+  let printed = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (printed += text));
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code !== 0) throw new Error(`onboarding ended with code ${String(code)}`);
+  return JSON.parse(printed) as { token: string; credentialId: string; apiKeyId: string };
+}

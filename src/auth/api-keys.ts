@@ -1,0 +1,122 @@
+import type { Actor } from '../domain/audit.ts';
+import type { Clock } from '../domain/clock.ts';
+import type { ApiKeyId, MerchantId } from '../domain/ids.ts';
+import { MERCHANT_SCOPES, OPERATOR_SCOPES } from '../domain/principal.ts';
+import type { MerchantScope, OperatorScope, Principal } from '../domain/principal.ts';
+import type { Tx } from '../persistence/database.ts';
+import type { ApiKeyStore, StoredKey } from './api-key-store.ts';
+import { mintToken, parseToken } from './token.ts';
+import type { Token, TokenEnvironment } from './token.ts';
+import type { TokenHasher } from './token-hash.ts';
+
+const DAY_MS = 86_400_000;
+
+export interface ApiKeysParts {
+  store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
+  hasher: TokenHasher;
+  clock: Clock;
+  /** `live` in production; a token of the other environment is not accepted. */
+  environment: TokenEnvironment;
+}
+
+export interface KeyRequest {
+  name: string;
+  scopes: readonly MerchantScope[];
+  expiresInDays: number;
+}
+
+/** `token` is shown this one time. */
+export interface CreatedKey {
+  id: ApiKeyId;
+  token: string;
+  name: string;
+  scopes: readonly MerchantScope[];
+  expiresAt: string;
+}
+
+/** Bearer tokens of ours: made once, kept as keyed hashes, looked up by their id. */
+export class ApiKeys {
+  readonly #parts: ApiKeysParts;
+
+  constructor(parts: ApiKeysParts) {
+    this.#parts = parts;
+  }
+
+  /** Makes a key for a merchant, in the caller's transaction where one is given. */
+  async create(actor: Actor, merchantId: MerchantId, request: KeyRequest, tx?: Tx): Promise<CreatedKey> {
+    const { store, hasher, clock, environment } = this.#parts;
+    const { name, scopes, expiresInDays } = request;
+    const { id, secret, text } = mintToken('merchant', environment);
+    const expiresAt = new Date(clock.now() + expiresInDays * DAY_MS);
+    const key = { id, name, environment, scopes, expiresAt, ...hasher.hash(secret) };
+    if (tx === undefined) await store.insertAlone(merchantId, actor, key);
+    else await store.insert(tx, merchantId, actor, key);
+    return { id, token: text, name, scopes, expiresAt: expiresAt.toISOString() };
+  }
+
+  /**
+   * Says whose token this is; undefined for every reason not to accept it, without saying which.
+   * @throws ServiceError ledger.unavailable. Cost: one look-up by key; none for what has not the form and checksum of a token.
+   */
+  async verify(text: string): Promise<Principal | undefined> {
+    const token = parseToken(text);
+    if (token?.environment !== this.#parts.environment) return undefined;
+    return token.kind === 'operator' ? this.#operator(token) : this.#merchant(token);
+  }
+
+  async #merchant(token: Token): Promise<Principal | undefined> {
+    const key = await this.#parts.store.find(token.id);
+    if (!this.#isGood(token, key)) return undefined;
+    const scopes = MERCHANT_SCOPES.filter((scope) => key.scopes.includes(scope));
+    return {
+      kind: 'merchant',
+      merchantId: key.merchantId,
+      subject: `api-key:${token.id}`,
+      apiKeyId: token.id,
+      scopes,
+    };
+  }
+
+  async #operator(token: Token): Promise<Principal | undefined> {
+    const key = await this.#parts.store.findOperator(token.id);
+    if (!this.#isGood(token, key)) return undefined;
+    const scopes: OperatorScope[] = OPERATOR_SCOPES.filter((scope) => key.scopes.includes(scope));
+    return { kind: 'operator', subject: `operator:${token.id}`, scopes };
+  }
+
+  /** The secret is compared first and always, so that time tells nothing about the rest. */
+  #isGood<K extends StoredKey>(token: Token, key: K | undefined): key is K {
+    const matches = this.#parts.hasher.matches(token.secret, key);
+    if (key === undefined || !matches) return false;
+    return (
+      key.environment === token.environment &&
+      key.revokedAt === null &&
+      key.expiresAt.getTime() > this.#parts.clock.now()
+    );
+  }
+}
+
+export interface OperatorKeyRequest {
+  name: string;
+  scopes: readonly OperatorScope[];
+  environment: TokenEnvironment;
+  expiresInDays: number;
+  now: number;
+}
+
+/** An operator's key as a row; only an administrator's script can write it (scripts/operator-key.ts). `token` is shown once. */
+export function newOperatorKey(hasher: TokenHasher, request: OperatorKeyRequest) {
+  const { name, scopes, environment, expiresInDays, now } = request;
+  const { id, secret, text } = mintToken('operator', environment);
+  const { hash, pepperVersion } = hasher.hash(secret);
+  const row = {
+    id,
+    name,
+    environment,
+    secretHash: hash,
+    pepperVersion,
+    scopes: [...scopes],
+    expiresAt: new Date(now + expiresInDays * DAY_MS),
+  };
+  return { token: text, row };
+}

@@ -1,0 +1,34 @@
+import { ServiceError } from '../domain/errors.ts';
+import type { MerchantId } from '../domain/ids.ts';
+import { OPERATOR_SCOPES } from '../domain/principal.ts';
+import type { Principal, Scope } from '../domain/principal.ts';
+
+/** What a route asks for. `merchantId` is the one in the path; operators' routes have none. */
+export interface Demand {
+  permission: Scope;
+  merchantId?: MerchantId;
+}
+
+/** The same words whether the merchant does not exist, is another's, or is no legal id: nobody learns who else is here. */
+export function merchantNotFound(): ServiceError {
+  return new ServiceError(
+    'merchant.not_found',
+    'There is no such merchant for this token. Check the id in the path, and which merchant the token was issued for.',
+  );
+}
+
+/**
+ * Lets a principal through, or says why not. The merchant is compared before the scope, so that a token learns nothing of another merchant.
+ * @throws ServiceError merchant.not_found | auth.insufficient_scope
+ */
+export function authorize(principal: Principal, { permission, merchantId }: Demand): void {
+  const forOperators = (OPERATOR_SCOPES as readonly Scope[]).includes(permission);
+  if (!forOperators && (principal.kind !== 'merchant' || principal.merchantId !== merchantId))
+    throw merchantNotFound();
+  if ((principal.scopes as readonly Scope[]).includes(permission)) return;
+  throw new ServiceError(
+    'auth.insufficient_scope',
+    `This token lacks the scope ${permission}. Use one that has it, or have one made with it.`,
+    { extra: { scope: permission } },
+  );
+}

@@ -1,0 +1,233 @@
+import { readFileSync } from 'node:fs';
+import { createApp } from './app.ts';
+import { AuditStore } from './audit/audit-store.ts';
+import { ApiKeyStore } from './auth/api-key-store.ts';
+import { ApiKeys } from './auth/api-keys.ts';
+import { newBearerVerifier } from './auth/bearer.ts';
+import { newJwtVerifier } from './auth/jwt.ts';
+import { TokenHasher } from './auth/token-hash.ts';
+import type { Pepper } from './auth/token-hash.ts';
+import { BedrockModels } from './bedrock/models-aws.ts';
+import { BedrockRuntime } from './bedrock/runtime-aws.ts';
+import type { Secrets } from './config/secrets.ts';
+import type { Config } from './config/settings.ts';
+import { CredentialStore } from './credentials/credential-store.ts';
+import { AwsIdentityCheck } from './credentials/identity-aws.ts';
+import { OpenedCache } from './credentials/opened-cache.ts';
+import { CredentialResolver } from './credentials/resolve.ts';
+import { Sessions } from './credentials/sessions.ts';
+import { AwsSecretVault } from './credentials/vault-aws.ts';
+import { Vault } from './credentials/vault.ts';
+import { systemClock } from './domain/clock.ts';
+import type { Clock } from './domain/clock.ts';
+import { Gateway } from './gateway/gateway.ts';
+import { Onboarding } from './gateway/onboarding.ts';
+import { BodyBudget } from './http/body-budget.ts';
+import { createServer } from './http/server.ts';
+import type { Services } from './http/services.ts';
+import { authenticate } from './http/steps/authenticate.ts';
+import { LedgerStore } from './ledger/ledger-store.ts';
+import { Ledger } from './ledger/ledger.ts';
+import { UsageStore } from './ledger/usage-store.ts';
+import { MerchantStore } from './merchants/merchant-store.ts';
+import { errorFields, newLogger } from './observability/logger.ts';
+import type { Logger } from './observability/logger.ts';
+import { Database } from './persistence/database.ts';
+import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
+import { Service } from './service.ts';
+
+/** What tests replace. Everything else is always the real thing. */
+export interface Overrides {
+  clock?: Clock;
+  logger?: Logger;
+}
+
+/**
+ * Every `new` of the system, in the order of who needs whom.
+ * @throws Error when the database cannot be reached, is not migrated, or the login may do more than it should.
+ */
+export async function build(config: Config, secrets: Secrets, overrides: Overrides = {}): Promise<Service> {
+  const { clock = systemClock, logger = newLogger(config.logLevel) } = overrides;
+  const database = new Database({
+    url: secrets.databaseUrl,
+    connectionsMax: config.databaseConnectionsMax,
+    statementTimeoutMs: config.databaseTimeoutMs,
+    onPoolError: (error) => {
+      logger.warn('database connection lost', errorFields(error));
+    },
+  });
+  try {
+    await assertSafeLogin(database);
+    return await assemble(config, secrets, { clock, logger, database });
+  } catch (error) {
+    await database[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+type Base = Required<Overrides> & { database: Database };
+
+async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
+  const { logger, database } = base;
+  const credentials = buildCredentials(config, secrets, base);
+  const audit = new AuditStore(database);
+  const merchants = new MerchantStore(database);
+  const apiKeyStore = new ApiKeyStore(database);
+  const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
+  const ledgerStore = new LedgerStore(database);
+  await ledgerStore.makePartitions(12);
+  const { runtime, models } = buildBedrock(config, base);
+  const ledger = new Ledger(ledgerStore, {
+    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
+    onUnsettled: (callId, error) => {
+      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
+    },
+  });
+  const services: Services = {
+    apiKeys,
+    apiKeyStore,
+    audit,
+    bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
+    gateway: new Gateway(credentials.resolver, ledger, runtime, config),
+    health: { shuttingDown: false, databaseReady: () => isSchemaReady(database) },
+    limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
+    logger,
+    merchants,
+    models,
+    onboarding: new Onboarding(database, merchants, apiKeys, credentials.vault),
+    ...credentials,
+    usage: new UsageStore(database),
+  };
+  const verify = newBearerVerifier({
+    apiKeys,
+    ...buildJwt(config, secrets, base),
+    devTokens: config.authDevTokens,
+  });
+  const server = createServer(createApp(services, authenticate(verify)), serverOptions(config, logger));
+  return new Service({
+    config,
+    server,
+    services,
+    ledgerStore,
+    closers: [runtime, models, credentials.resolver, database],
+  });
+}
+
+function buildApiKeys(
+  config: Config,
+  secrets: Secrets,
+  parts: { store: ApiKeyStore; clock: Clock },
+): ApiKeys {
+  const previous = secrets.tokenPepperPrevious;
+  const peppers: [Pepper, ...Pepper[]] = [{ version: config.tokenPepperVersion, key: secrets.tokenPepper }];
+  if (previous) peppers.push({ version: config.tokenPepperVersion - 1, key: previous });
+  const environment = config.environment === 'production' ? 'live' : 'test';
+  return new ApiKeys({ ...parts, hasher: new TokenHasher(peppers), environment });
+}
+
+function buildJwt(config: Config, secrets: Secrets, { clock }: Base) {
+  const { jwtAlgorithm: algorithm, jwtIssuer: issuer, jwtAudience: audience, jwtJwksUrl: jwksUrl } = config;
+  if (algorithm === undefined || issuer === undefined || audience === undefined) return {};
+  const jwt = newJwtVerifier({
+    algorithm,
+    issuer,
+    audience,
+    merchantClaim: config.jwtMerchantClaim,
+    scopeClaim: config.jwtScopeClaim,
+    clock,
+    ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
+    ...(jwksUrl !== undefined && { jwksUrl }),
+  });
+  return { jwt };
+}
+
+function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
+  const {
+    endpointSts: sts,
+    endpointBedrock: bedrock,
+    endpointKms: kms,
+    endpointSecretsManager: secretsManager,
+  } = config;
+  const identity = new AwsIdentityCheck({
+    regions: config.enabledRegions,
+    endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
+  });
+  const sealed = new AwsSecretVault({
+    region: config.awsRegion,
+    environment: config.deployment,
+    kmsKeyId: config.vaultKmsKeyId,
+    endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
+    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
+  });
+  const vault = new Vault({
+    store: new CredentialStore(database),
+    secrets: sealed,
+    identity,
+    opened: new OpenedCache({
+      clock,
+      max: config.openedCredentialsMax,
+      ttlMs: config.openedCredentialsTtlMs,
+    }),
+    onLeftover: (secretName, cause) => {
+      logger.warn('secret left behind; its key is gone', { secretName, ...errorFields(cause) });
+    },
+  });
+  const sessions = new Sessions({
+    key: secrets.sessionKey,
+    ...(secrets.sessionKeyPrevious && { previousKeys: [secrets.sessionKeyPrevious] }),
+    clock,
+  });
+  const { serviceDefaultRegion: region } = config;
+  const resolver = new CredentialResolver({
+    vault,
+    sessions,
+    identity,
+    clock,
+    regions: config.enabledRegions,
+    ...(config.serviceDefaultsEnabled &&
+      secrets.serviceDefault &&
+      region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
+  });
+  return { vault, sessions, resolver };
+}
+
+function buildBedrock(config: Config, { clock }: Base) {
+  const limits = {
+    connectMs: config.connectTimeoutMs,
+    firstByteMs: config.firstByteTimeoutMs,
+    totalMs: config.totalTimeoutMs,
+    socketsMax: config.upstreamSocketsMax,
+  };
+  return {
+    runtime: new BedrockRuntime({
+      ...limits,
+      endpoint: config.endpointBedrockRuntime,
+      clientsMax: config.clientPoolMax,
+      clientIdleMs: 60_000,
+      clock,
+    }),
+    models: new BedrockModels({ ...limits, endpoint: config.endpointBedrock }),
+  };
+}
+
+function serverOptions(config: Config, logger: Logger) {
+  const { tlsCertFile, tlsKeyFile } = config;
+  return {
+    ...(tlsCertFile !== undefined &&
+      tlsKeyFile !== undefined && {
+        tls: { cert: readFileSync(tlsCertFile), key: readFileSync(tlsKeyFile) },
+      }),
+    limits: {
+      headersTimeoutMs: 15_000,
+      requestTimeoutMs: config.bodyTimeoutMs,
+      // More than the idle timeout of common load balancers (60 s), so that they never meet a connection we are closing.
+      keepAliveTimeoutMs: 75_000,
+      headerBytesMax: 32_768,
+      connectionsMax: config.connectionsMax,
+      maxConcurrentStreams: 250,
+    },
+    onSocketError: (error: Error) => {
+      logger.info('connection broken', errorFields(error));
+    },
+  };
+}

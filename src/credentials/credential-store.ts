@@ -1,0 +1,241 @@
+import type { Actor, AuditEntry } from '../domain/audit.ts';
+import type { CredentialKind } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import type { Credential as Row } from '../generated/prisma/client.ts';
+import { appendAudit } from '../persistence/audit.ts';
+import type { Database, Tx } from '../persistence/database.ts';
+import type { SealedVersion } from './secret-vault.ts';
+import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
+
+/** A transaction of one merchant, as `inTransaction` or the caller's own `Database.asTenant` opens it. */
+export type CredentialTx = Tx;
+
+/** A sealed credential on its way into the database, as version 1. */
+export interface NewCredential {
+  id: CredentialId;
+  name: string;
+  kind: CredentialKind;
+  region: string;
+  accountId: string | undefined;
+  principalArn: string | undefined;
+  keyHint: string;
+  sealed: SealedVersion;
+}
+
+/**
+ * The credentials of one merchant at a time: row security hides all others, and each statement names the merchant as well.
+ * Audit first, then the change, in one transaction: both or neither. The audit head is the first lock of each, as in ledger_open().
+ */
+export class CredentialStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  inTransaction<T>(merchantId: MerchantId, work: (tx: CredentialTx) => Promise<T>): Promise<T> {
+    return this.#database.asTenant(merchantId, work);
+  }
+
+  /** Not the default yet, whatever it is going to be: see `setDefault`. */
+  async insert(merchantId: MerchantId, tx: CredentialTx, actor: Actor, added: NewCredential): Promise<void> {
+    const { id, name, kind, region, keyHint, sealed } = added;
+    const body = { kind, region, keyHint, accountId: added.accountId ?? null, version: 1 };
+    await appendAudit(tx, merchantId, entry(actor, 'credential.created', id, body));
+    await tx.credential.create({
+      data: {
+        merchantId,
+        id,
+        name,
+        kind,
+        region,
+        keyHint,
+        accountId: added.accountId ?? null,
+        principalArn: added.principalArn ?? null,
+        currentVersion: 1,
+        createdBy: actor.subject,
+      },
+      select: { id: true },
+    });
+    const { kmsKeyArn, secretName, secretVersionId } = sealed;
+    const wrappedKey = Uint8Array.from(sealed.wrappedKey);
+    const place = { merchantId, credentialId: id, version: 1 };
+    await tx.credentialVersion.create({
+      data: { ...place, state: 'current', wrappedKey, kmsKeyArn, secretName, secretVersionId },
+      select: { version: true },
+    });
+  }
+
+  /** All that are not deleted, oldest first. A merchant has a handful: each costs the operator money at AWS. */
+  list(merchantId: MerchantId): Promise<StoredCredential[]> {
+    return this.inTransaction(merchantId, async (tx) => {
+      const defaultId = await defaultOf(merchantId, tx);
+      const rows = await tx.credential.findMany({
+        where: { merchantId, state: 'active' },
+        orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
+      });
+      return rows.map((row) => toStored(row, defaultId));
+    });
+  }
+
+  /** @throws ServiceError credential.not_found, also for deleted ones and those of another merchant. */
+  get(merchantId: MerchantId, credentialId: CredentialId): Promise<StoredCredential> {
+    return this.inTransaction(merchantId, async (tx) => {
+      const row = await tx.credential.findFirst({ where: { merchantId, id: credentialId, state: 'active' } });
+      if (row === null) throw notFound();
+      return toStored(row, await defaultOf(merchantId, tx));
+    });
+  }
+
+  /**
+   * What a call needs to know before the secret is opened. Asked for every call, so that no cache decides what is current.
+   * @throws ServiceError credential.not_found
+   */
+  current(merchantId: MerchantId, credentialId: CredentialId): Promise<CurrentVersion> {
+    return this.inTransaction(merchantId, async (tx) => {
+      const row = await tx.credential.findFirst({
+        where: { merchantId, id: credentialId, state: 'active' },
+        select: { currentVersion: true, region: true, accountId: true },
+      });
+      if (row === null) throw notFound();
+      return { version: row.currentVersion, region: row.region, accountId: row.accountId ?? undefined };
+    });
+  }
+
+  /** @throws ServiceError credential.not_found */
+  async setDefault(
+    merchantId: MerchantId,
+    tx: CredentialTx,
+    actor: Actor,
+    credentialId: CredentialId,
+  ): Promise<void> {
+    await appendAudit(tx, merchantId, entry(actor, 'credential.made_default', credentialId));
+    const found = await tx.credential.count({ where: { merchantId, id: credentialId, state: 'active' } });
+    if (found === 0) throw notFound();
+    await tx.merchant.updateMany({
+      where: { id: merchantId },
+      data: { defaultCredentialId: credentialId },
+    });
+  }
+
+  /**
+   * Writes that a secret is about to be opened, and gives out the wrapped key only with that record committed.
+   * @throws ServiceError credential.not_found, or credential.not_usable when the version is not the current one any more.
+   */
+  recordOpening(
+    merchantId: MerchantId,
+    actor: Actor,
+    credentialId: CredentialId,
+    version: number,
+  ): Promise<SealedVersion> {
+    return this.inTransaction(merchantId, async (tx) => {
+      await appendAudit(tx, merchantId, entry(actor, 'credential.opened', credentialId, { version }));
+      const active = await tx.credential.count({ where: { merchantId, id: credentialId, state: 'active' } });
+      if (active === 0) throw notFound();
+      const row = await tx.credentialVersion.findFirst({
+        where: { merchantId, credentialId, version, state: 'current' },
+      });
+      if (row?.wrappedKey == null) {
+        throw new ServiceError(
+          'credential.not_usable',
+          'This version of the credential was replaced while the request was under way. Send the request again.',
+        );
+      }
+      const { kmsKeyArn, secretName, secretVersionId } = row;
+      return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
+    });
+  }
+
+  /** @throws ServiceError credential.not_found */
+  markTested(
+    merchantId: MerchantId,
+    actor: Actor,
+    credentialId: CredentialId,
+    test: { result: TestResult; outcome: AuditEntry['outcome'] },
+  ): Promise<void> {
+    return this.inTransaction(merchantId, async (tx) => {
+      const tested = entry(actor, 'credential.tested', credentialId, { result: test.result });
+      await appendAudit(tx, merchantId, { ...tested, outcome: test.outcome });
+      const changed = await tx.$executeRaw`
+        UPDATE credentials SET tested_at = clock_timestamp(), test_result = ${test.result}
+        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state = 'active'`;
+      if (changed === 0) throw notFound();
+    });
+  }
+
+  /**
+   * Deletes a credential for good: with its wrapped keys gone, what Secrets Manager still holds cannot be opened by anyone.
+   * Calls that were admitted before this commits may still use it; none is admitted after.
+   * @returns the names of the secrets that are now noise.
+   * @throws ServiceError credential.not_found
+   */
+  delete(merchantId: MerchantId, actor: Actor, credentialId: CredentialId): Promise<string[]> {
+    return this.inTransaction(merchantId, async (tx) => {
+      await appendAudit(tx, merchantId, entry(actor, 'credential.deleted', credentialId));
+      const deleted = await tx.$executeRaw`
+        UPDATE credentials SET state = 'deleted', deleted_at = clock_timestamp()
+        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state = 'active'`;
+      if (deleted === 0) throw notFound();
+      await tx.merchant.updateMany({
+        where: { id: merchantId, defaultCredentialId: credentialId },
+        data: { defaultCredentialId: null },
+      });
+      const destroyed = await tx.$queryRaw<{ secret_name: string }[]>`
+        UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()
+        WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId} AND state <> 'destroyed'
+        RETURNING secret_name`;
+      return [...new Set(destroyed.map((version) => version.secret_name))];
+    });
+  }
+}
+
+async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<string | null> {
+  const merchant = await tx.merchant.findUnique({
+    where: { id: merchantId },
+    select: { defaultCredentialId: true },
+  });
+  return merchant?.defaultCredentialId ?? null;
+}
+
+function toStored(row: Row, defaultId: string | null): StoredCredential {
+  return {
+    id: row.id as CredentialId,
+    name: row.name,
+    kind: row.kind as CredentialKind,
+    region: row.region,
+    accountId: row.accountId ?? undefined,
+    principalArn: row.principalArn ?? undefined,
+    keyHint: row.keyHint,
+    version: row.currentVersion,
+    isDefault: row.id === defaultId,
+    createdBy: row.createdBy,
+    createdAt: row.createdAt,
+    testedAt: row.testedAt ?? undefined,
+    testResult: (row.testResult ?? undefined) as TestResult | undefined,
+  };
+}
+
+function entry(
+  actor: Actor,
+  action: AuditEntry['action'],
+  credentialId: CredentialId,
+  body: NonNullable<AuditEntry['body']> = {},
+): AuditEntry {
+  const resource = `credential/${credentialId}`;
+  return {
+    actor: actor.subject,
+    action,
+    resource,
+    outcome: 'allowed',
+    requestId: actor.requestId,
+    body,
+  };
+}
+
+function notFound(): ServiceError {
+  return new ServiceError(
+    'credential.not_found',
+    'This merchant has no such credential. GET /credentials lists those it has.',
+  );
+}

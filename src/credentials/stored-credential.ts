@@ -1,0 +1,31 @@
+import type { CredentialKind } from '../domain/credential.ts';
+import type { ErrorCode } from '../domain/errors.ts';
+import type { CredentialId } from '../domain/ids.ts';
+
+/** What is known of a stored credential, and may be shown to its merchant. Has no place for a secret or a wrapped key. */
+export interface StoredCredential {
+  id: CredentialId;
+  name: string;
+  kind: CredentialKind;
+  region: string;
+  /** Pinned when it was stored; undefined for Bedrock API keys, whose account AWS does not tell. */
+  accountId: string | undefined;
+  principalArn: string | undefined;
+  /** `AKIA…WXYZ`, or `ABSK…#` and eight digits of the SHA-256 of a Bedrock API key. */
+  keyHint: string;
+  /** The current version, from 1. */
+  version: number;
+  /** Used where a request names no credential. */
+  isDefault: boolean;
+  createdBy: string;
+  createdAt: Date;
+  /** The last test; undefined when there was none since it was stored (storing asks AWS, too). */
+  testedAt: Date | undefined;
+  testResult: TestResult | undefined;
+}
+
+/** The part that every call needs. */
+export type CurrentVersion = Pick<StoredCredential, 'version' | 'region' | 'accountId'>;
+
+/** `ok`, `account-changed`, or the code of the error that the test ended with. */
+export type TestResult = 'ok' | 'account-changed' | ErrorCode;

@@ -1,0 +1,237 @@
+import { randomUUID } from 'node:crypto';
+import { DecryptCommand, GenerateDataKeyCommand, KMSClient } from '@aws-sdk/client-kms';
+import {
+  CreateSecretCommand,
+  DeleteSecretCommand,
+  GetSecretValueCommand,
+  SecretsManagerClient,
+} from '@aws-sdk/client-secrets-manager';
+import type { AccessKey, AwsCredential } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import { isBedrockRegion } from '../domain/region.ts';
+import { describeAwsFailure } from './aws-failure.ts';
+import type { AwsFailure } from './aws-failure.ts';
+import type { EnvelopeContext } from './envelope.ts';
+import { EnvelopeError, open, seal } from './envelope.ts';
+import { decodeMaterial, encodeMaterial } from './material.ts';
+import { sdkOptions } from './sdk-options-aws.ts';
+import type { SealedVersion, SecretPlace, SecretVault } from './secret-vault.ts';
+
+export interface AwsSecretVaultOptions {
+  /** Where the operator keeps KMS key and secrets; nothing to do with the regions that merchants call. */
+  region: string;
+  /** The deployment, e.g. `production`: part of every encryption context and secret name. */
+  environment: string;
+  /** Key id, alias or ARN. */
+  kmsKeyId: string;
+  /** In place of AWS's own, e.g. VPC endpoints. */
+  endpoints?: { kms?: string; secretsManager?: string };
+  /** The service's own keys; without them the SDK finds its workload identity. */
+  serviceCredentials?: AccessKey;
+  /** Of one attempt; three are made. Default 5_000. */
+  requestTimeoutMs?: number;
+}
+
+/** The only importer of Secrets Manager and KMS. */
+export class AwsSecretVault implements SecretVault, Disposable {
+  readonly #kms: KMSClient;
+  readonly #secrets: SecretsManagerClient;
+  readonly #kmsKeyId: string;
+  readonly #environment: string;
+
+  constructor(options: AwsSecretVaultOptions) {
+    const { region, endpoints, serviceCredentials, requestTimeoutMs = 5_000 } = options;
+    if (!isBedrockRegion(region)) throw new TypeError('the region of the vault is not a known one');
+    if (!/^[a-z0-9-]{1,32}$/.test(options.environment))
+      throw new TypeError('the environment must be short and plain: it names secrets');
+    const clientFor = (host: string, endpoint = `https://${host}.${region}.amazonaws.com`) =>
+      sdkOptions({ region, endpoint, maxAttempts: 3, requestTimeoutMs }, serviceCredentials ?? 'workload');
+    this.#kms = new KMSClient(clientFor('kms', endpoints?.kms));
+    this.#secrets = new SecretsManagerClient(clientFor('secretsmanager', endpoints?.secretsManager));
+    this.#kmsKeyId = options.kmsKeyId;
+    this.#environment = options.environment;
+  }
+
+  async seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+    const context = this.#contextOf(place);
+    const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
+    const plaintext = encodeMaterial(credential);
+    try {
+      const envelope = seal(plaintext, dataKey, { ...context });
+      return { wrappedKey, kmsKeyArn, ...(await this.#write(place, envelope)) };
+    } finally {
+      plaintext.fill(0);
+      dataKey.fill(0);
+    }
+  }
+
+  async open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential> {
+    const context = this.#contextOf(place);
+    const [dataKey, envelope] = await both(this.#unwrap(sealed, context), this.#read(sealed));
+    let plaintext: Buffer | undefined;
+    try {
+      plaintext = open(envelope, dataKey, context);
+      return decodeMaterial(plaintext);
+    } catch (error) {
+      throw unreadable(
+        error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form'),
+      );
+    } finally {
+      plaintext?.fill(0);
+      dataKey.fill(0);
+    }
+  }
+
+  async discard(secretName: string, when: 'in-7-days' | 'now'): Promise<void> {
+    const how = when === 'now' ? { ForceDeleteWithoutRecovery: true } : { RecoveryWindowInDays: 7 };
+    try {
+      await this.#secrets.send(new DeleteSecretCommand({ SecretId: secretName, ...how }));
+    } catch (error) {
+      const failure = describeAwsFailure('secretsmanager:DeleteSecret', error);
+      // Gone, or on its way out already.
+      if (failure.name === 'ResourceNotFoundException' || failure.name === 'InvalidRequestException') return;
+      throw notNow(failure, 'The ciphertext could not be removed. Its key is gone, so it cannot be opened.');
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#kms.destroy();
+    this.#secrets.destroy();
+  }
+
+  #contextOf(place: SecretPlace): EnvelopeContext {
+    return {
+      app: 'mbk',
+      env: this.#environment,
+      merchant_id: place.merchantId,
+      credential_id: place.credentialId,
+      version: String(place.version),
+      purpose: 'aws-credential',
+    };
+  }
+
+  async #newDataKey(context: EnvelopeContext) {
+    try {
+      const key = await this.#kms.send(
+        new GenerateDataKeyCommand({
+          KeyId: this.#kmsKeyId,
+          KeySpec: 'AES_256',
+          EncryptionContext: { ...context },
+        }),
+      );
+      return {
+        dataKey: bytes(key.Plaintext),
+        wrappedKey: bytes(key.CiphertextBlob),
+        kmsKeyArn: text(key.KeyId),
+      };
+    } catch (error) {
+      throw notStored('kms:GenerateDataKey', error);
+    }
+  }
+
+  /** The name holds no text of a user; the token makes a repeated attempt the same attempt. */
+  async #write({ merchantId, credentialId }: SecretPlace, envelope: Buffer) {
+    const secretName = `mbk/${this.#environment}/${randomUUID()}/${credentialId}`;
+    const secretVersionId = randomUUID();
+    try {
+      await this.#secrets.send(
+        new CreateSecretCommand({
+          Name: secretName,
+          ClientRequestToken: secretVersionId,
+          KmsKeyId: this.#kmsKeyId,
+          SecretBinary: envelope,
+          Tags: [
+            { Key: 'merchant_id', Value: merchantId },
+            { Key: 'credential_id', Value: credentialId },
+          ],
+        }),
+      );
+      return { secretName, secretVersionId };
+    } catch (error) {
+      throw notStored('secretsmanager:CreateSecret', error);
+    }
+  }
+
+  async #unwrap({ wrappedKey, kmsKeyArn }: SealedVersion, context: EnvelopeContext): Promise<Buffer> {
+    try {
+      const key = await this.#kms.send(
+        new DecryptCommand({
+          CiphertextBlob: wrappedKey,
+          KeyId: kmsKeyArn,
+          EncryptionContext: { ...context },
+        }),
+      );
+      return bytes(key.Plaintext);
+    } catch (error) {
+      throw notOpened('kms:Decrypt', error);
+    }
+  }
+
+  async #read({ secretName, secretVersionId }: SealedVersion): Promise<Buffer> {
+    try {
+      const secret = await this.#secrets.send(
+        new GetSecretValueCommand({ SecretId: secretName, VersionId: secretVersionId }),
+      );
+      return bytes(secret.SecretBinary);
+    } catch (error) {
+      throw notOpened('secretsmanager:GetSecretValue', error);
+    }
+  }
+}
+
+/** Both at once; a data key that arrives after the other call failed is wiped, not left. */
+async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Promise<[Buffer, Buffer]> {
+  const [dataKey, envelope] = await Promise.allSettled([unwrapping, reading]);
+  if (dataKey.status === 'rejected') throw dataKey.reason;
+  if (envelope.status === 'rejected') {
+    dataKey.value.fill(0);
+    throw envelope.reason;
+  }
+  return [dataKey.value, envelope.value];
+}
+
+function notStored(call: string, error: unknown): ServiceError {
+  return notNow(
+    describeAwsFailure(call, error),
+    'The vault cannot take a credential now. Nothing usable was stored; try again.',
+  );
+}
+
+function notOpened(call: string, error: unknown): ServiceError {
+  const failure = describeAwsFailure(call, error);
+  return failure.kind === 'refused' && !OWN_IDENTITY.has(failure.name)
+    ? unreadable(failure.cause)
+    : notNow(failure, 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.');
+}
+
+/** AWS refused the service itself, so nothing was learned about the credential. */
+const OWN_IDENTITY: ReadonlySet<string> = new Set([
+  'UnrecognizedClientException',
+  'InvalidSignatureException',
+  'IncompleteSignatureException',
+  'ExpiredTokenException',
+  'MissingAuthenticationTokenException',
+]);
+
+function notNow(failure: AwsFailure, detail: string): ServiceError {
+  return new ServiceError('vault.unavailable', detail, { cause: failure.cause, retryAfterSeconds: 5 });
+}
+
+function unreadable(cause: Error): ServiceError {
+  return new ServiceError(
+    'credential.unreadable',
+    'The vault refuses to open this stored credential: it was removed, its encryption key is disabled, or it was altered. ' +
+      'Nothing else was used in its place. Store the credential again and delete this one; the operator finds the cause under this request id.',
+    { cause },
+  );
+}
+
+function bytes(value: Uint8Array | undefined): Buffer {
+  if (value === undefined) throw new TypeError('AWS answered without the bytes that were asked for');
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
+function text(value: string | undefined): string {
+  if (value === undefined) throw new TypeError('AWS answered without the name that was asked for');
+  return value;
+}

@@ -1,0 +1,93 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Frame } from '../../../bedrock/event-stream.ts';
+import { sseOfFrame } from '../../../bedrock/sse.ts';
+import type { Operation } from '../../../domain/usage.ts';
+import type { CallIdentity, PaidCall, PaidReply } from '../../../gateway/paid-call.ts';
+import type { MerchantContext } from '../../context.ts';
+import { merchantEndpoint } from '../../route.ts';
+import { writeStream } from '../../stream-reply.ts';
+
+type CallerPart = Pick<
+  PaidCall,
+  'actor' | 'principal' | 'merchant' | 'choice' | 'requestedRegion' | 'callerGone'
+>;
+
+/** One operation of Bedrock runtime in AWS's own wire protocol: bytes in, bytes out. */
+export function wire(operation: Operation) {
+  return merchantEndpoint<Buffer>({
+    summary: `Bedrock runtime ${operation}, in AWS's wire protocol`,
+    body: 'bytes',
+    reply: { status: 200, description: "AWS's answer, byte for byte" },
+    handle: async (context) => {
+      const { req, res, params } = context;
+      const modelId = params['modelId'] ?? '';
+      const reply = await context.services.gateway.call({
+        ...callerOf(context),
+        operation,
+        modelId,
+        body: context.body,
+        headers: req.headers,
+      });
+      noteCall(context, reply, modelId);
+      res.status(reply.status);
+      res.set({ ...reply.headers, ...identityHeaders(reply.identity) });
+      if (reply.awsError?.credentialBroken === true)
+        res.set('x-bedrock-error-code', 'credential.refused_by_aws');
+      await writeBody(context, reply, wantsSse(req.headers));
+      return undefined;
+    },
+  });
+}
+
+/** Who calls, and with which keys: what every paid call takes over from its request. */
+export function callerOf(context: MerchantContext<unknown>): CallerPart {
+  const { actor, principal, merchant, choice, requestedRegion, callerGone } = context;
+  return {
+    actor,
+    principal,
+    merchant,
+    choice,
+    callerGone,
+    ...(requestedRegion !== undefined && { requestedRegion }),
+  };
+}
+
+/** Says whose keys were used, on every answer of a paid call. */
+export function identityHeaders(identity: CallIdentity): Record<string, string> {
+  return {
+    'x-bedrock-call-id': identity.callId,
+    'x-bedrock-credential-source': identity.source,
+    'x-bedrock-credential-region': identity.region,
+    ...(identity.accountId !== undefined && { 'x-bedrock-credential-account': identity.accountId }),
+  };
+}
+
+export function noteCall({ event }: Pick<MerchantContext, 'event'>, reply: PaidReply, modelId: string): void {
+  event['callId'] = reply.identity.callId;
+  event['source'] = reply.identity.source;
+  event['region'] = reply.identity.region;
+  event['modelId'] = modelId.slice(0, 256);
+  if (reply.awsError !== undefined) event['awsError'] = reply.awsError.type;
+}
+
+export function wantsSse(headers: IncomingHttpHeaders): boolean {
+  return headers.accept?.toLowerCase().includes('text/event-stream') === true;
+}
+
+async function writeBody(
+  { res, services }: MerchantContext<Buffer>,
+  reply: PaidReply,
+  sse: boolean,
+): Promise<void> {
+  if (Buffer.isBuffer(reply.body)) {
+    res.set('content-length', String(reply.body.length));
+    res.end(reply.body);
+    return;
+  }
+  if (sse) res.set('content-type', 'text/event-stream; charset=utf-8');
+  await writeStream(res, piecesOf(reply.body, sse), services.limits.stallTimeoutMs);
+}
+
+async function* piecesOf(frames: AsyncIterable<Frame>, sse: boolean): AsyncGenerator<Uint8Array | string> {
+  for await (const frame of frames) yield sse ? sseOfFrame(frame) : frame.bytes;
+}

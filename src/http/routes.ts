@@ -1,0 +1,67 @@
+import { createApiKey } from './handlers/api-keys/create.ts';
+import { listApiKeys } from './handlers/api-keys/list.ts';
+import { revokeApiKey } from './handlers/api-keys/revoke.ts';
+import { listAudit } from './handlers/audit/list.ts';
+import { chat } from './handlers/chat/chat.ts';
+import { createCredential } from './handlers/credentials/create.ts';
+import { deleteCredential } from './handlers/credentials/delete.ts';
+import { getCredential } from './handlers/credentials/get.ts';
+import { listCredentials } from './handlers/credentials/list.ts';
+import { testCredential } from './handlers/credentials/test.ts';
+import { updateCredential } from './handlers/credentials/update.ts';
+import { initialize } from './handlers/initialize/initialize.ts';
+import { wire } from './handlers/model/wire.ts';
+import { createMerchant } from './handlers/ops/create-merchant.ts';
+import { listMerchants } from './handlers/ops/list-merchants.ts';
+import { opsUsage } from './handlers/ops/usage.ts';
+import { livez } from './handlers/service/livez.ts';
+import { openapi } from './handlers/service/openapi.ts';
+import { readyz } from './handlers/service/readyz.ts';
+import { usageRecords } from './handlers/usage/records.ts';
+import { usageReport } from './handlers/usage/report.ts';
+import { route } from './route.ts';
+import type { Route } from './route.ts';
+
+const M = '/api/merchants/:id/bedrock';
+
+/**
+ * Every route of the service, by traffic. What is not here is answered 404; what a token may do stands in the third column.
+ * `*modelId` takes model ids raw or percent-encoded, slashes of ARNs included.
+ */
+export const ROUTES: readonly Route[] = [
+  route('POST', `${M}/model/*modelId/converse`, 'invoke', wire('converse')),
+  route('POST', `${M}/model/*modelId/converse-stream`, 'invoke', wire('converse-stream')),
+  route('POST', `${M}/model/*modelId/invoke`, 'invoke', wire('invoke')),
+  route(
+    'POST',
+    `${M}/model/*modelId/invoke-with-response-stream`,
+    'invoke',
+    wire('invoke-with-response-stream'),
+  ),
+  route('POST', `${M}/model/*modelId/count-tokens`, 'invoke', wire('count-tokens')),
+  route('POST', `${M}/chat`, 'invoke', chat),
+  route('POST', `${M}/initialize`, 'invoke', initialize),
+
+  route('GET', `${M}/credentials`, 'credentials:read', listCredentials),
+  route('POST', `${M}/credentials`, 'credentials:write', createCredential),
+  route('GET', `${M}/credentials/:cid`, 'credentials:read', getCredential),
+  route('PATCH', `${M}/credentials/:cid`, 'credentials:write', updateCredential),
+  route('DELETE', `${M}/credentials/:cid`, 'credentials:write', deleteCredential),
+  route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
+
+  route('GET', `${M}/usage`, 'usage:read', usageReport),
+  route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
+  route('GET', `${M}/audit`, 'audit:read', listAudit),
+
+  route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),
+  route('POST', `${M}/api-keys`, 'api-keys:write', createApiKey),
+  route('DELETE', `${M}/api-keys/:kid`, 'api-keys:write', revokeApiKey),
+
+  route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
+  route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
+  route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
+
+  route('GET', '/livez', 'public', livez),
+  route('GET', '/readyz', 'public', readyz),
+  route('GET', '/openapi.json', 'public', openapi),
+];

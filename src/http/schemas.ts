@@ -1,0 +1,31 @@
+import { z } from 'zod';
+import { BEDROCK_REGIONS } from '../domain/region.ts';
+
+/** Shapes that several routes share. */
+export const name = z.string().trim().min(1).max(200);
+export const region = z.enum(
+  BEDROCK_REGIONS,
+  'must be a region where Bedrock has an endpoint, such as us-east-1',
+);
+export const limit = z
+  .string()
+  .regex(/^[1-9]\d{0,2}$/, 'must be a whole number from 1 to 200')
+  .transform(Number)
+  .refine((value) => value <= 200, 'must be at most 200')
+  .default(50);
+
+export const tokenSums = z.object({
+  input: z.int(),
+  output: z.int(),
+  cacheRead: z.int(),
+  cacheWrite5m: z.int(),
+  cacheWrite1h: z.int(),
+});
+export const usageSums = {
+  calls: z.object({ settled: z.int(), void: z.int(), unknown: z.int() }),
+  tokens: tokenSums.extend({ total: z.int() }),
+};
+
+export function page<T extends z.ZodType>(item: T) {
+  return z.object({ items: z.array(item), nextCursor: z.string().optional() });
+}

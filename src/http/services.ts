@@ -1,0 +1,41 @@
+import type { ApiKeys } from '../auth/api-keys.ts';
+import type { ApiKeyStore } from '../auth/api-key-store.ts';
+import type { AuditStore } from '../audit/audit-store.ts';
+import type { BedrockModels } from '../bedrock/models-aws.ts';
+import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { Sessions } from '../credentials/sessions.ts';
+import type { Vault } from '../credentials/vault.ts';
+import type { Gateway } from '../gateway/gateway.ts';
+import type { Onboarding } from '../gateway/onboarding.ts';
+import type { UsageStore } from '../ledger/usage-store.ts';
+import type { MerchantStore } from '../merchants/merchant-store.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { BodyBudget } from './body-budget.ts';
+import type { Health } from './health.ts';
+
+/** The rooms, as handlers see them. Built in container.ts. */
+export interface Services {
+  apiKeys: ApiKeys;
+  apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke'>;
+  audit: AuditStore;
+  bodyBudget: BodyBudget;
+  gateway: Gateway;
+  health: Health;
+  limits: HttpLimits;
+  logger: Logger;
+  merchants: MerchantStore;
+  models: BedrockModels;
+  onboarding: Onboarding;
+  resolver: CredentialResolver;
+  sessions: Sessions;
+  usage: UsageStore;
+  vault: Vault;
+}
+
+export interface HttpLimits {
+  wireBodyBytesMax: number;
+  jsonBodyBytesMax: number;
+  bodyTimeoutMs: number;
+  /** How long a caller may take no bytes of a stream before it is cut. Milliseconds. */
+  stallTimeoutMs: number;
+}

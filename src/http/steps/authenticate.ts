@@ -1,0 +1,91 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Request, RequestHandler } from 'express';
+import { Passport } from 'passport';
+import { newBearerStrategy } from '../../auth/bearer.ts';
+import type { VerifyBearer } from '../../auth/bearer.ts';
+import { ServiceError } from '../../domain/errors.ts';
+import type { Principal } from '../../domain/principal.ts';
+import { carriedBy } from './begin.ts';
+
+const TOKEN_LENGTH_MAX = 8_192;
+const BEARER = /^Bearer +([\x21-\x7e]+)$/i;
+
+/**
+ * Says who is calling. A token comes in the Authorization header, or in x-api-key (Anthropic's older clients), and nowhere else.
+ * passport-http-bearer would also take it from query and body, where proxies log it: those are refused before it is asked, and it is shown
+ * a request that has neither.
+ */
+export function authenticate(verify: VerifyBearer): RequestHandler {
+  const passport = new Passport();
+  passport.use('bearer', newBearerStrategy(verify));
+  return (req, res, next) => {
+    let token: string;
+    try {
+      token = tokenOf(req);
+    } catch (error) {
+      next(error);
+      return;
+    }
+    const shown = { headers: { authorization: `Bearer ${token}` } } as unknown as Request;
+    const decide = (error: unknown, principal?: Principal | false): void => {
+      if (error !== null && error !== undefined) next(error);
+      else if (principal === false || principal === undefined) next(notAccepted());
+      else {
+        carriedBy(res).principal = principal;
+        next();
+      }
+    };
+    const run = passport.authenticate('bearer', { session: false }, decide) as RequestHandler;
+    run(shown, res, next);
+  };
+}
+
+/** @throws ServiceError auth.* */
+function tokenOf(req: Request): string {
+  refuseMisplaced(req);
+  const { authorization } = req.headers;
+  if (authorization === undefined) return fromApiKeyHeader(req.headers);
+  if (/^AWS4-HMAC-SHA256/i.test(authorization)) throw signatureNotTaken();
+  const token = BEARER.exec(authorization)?.[1];
+  if (token === undefined || token.length > TOKEN_LENGTH_MAX) throw notAccepted();
+  return token;
+}
+
+function fromApiKeyHeader(headers: IncomingHttpHeaders): string {
+  const key = headers['x-api-key'];
+  if (key === undefined) throw new ServiceError('auth.missing_token', 'Send Authorization: Bearer <token>.');
+  if (typeof key !== 'string' || key.length > TOKEN_LENGTH_MAX || !/^[\x21-\x7e]+$/.test(key))
+    throw notAccepted();
+  return key;
+}
+
+/** Nobody sends both a token in the right place and one in the wrong place by intent; either way the wrong place is logged somewhere. */
+function refuseMisplaced(req: Request): void {
+  const at = req.url.indexOf('?');
+  const inQuery =
+    at !== -1 &&
+    [...new URLSearchParams(req.url.slice(at + 1)).keys()].some((name) => /^access_token(\[|$)/.test(name));
+  const inForm =
+    req.headers['content-type']?.toLowerCase().startsWith('application/x-www-form-urlencoded') === true;
+  if (!inQuery && !inForm) return;
+  throw new ServiceError(
+    'auth.token_in_wrong_place',
+    inQuery
+      ? 'A token in the query ends up in logs. Send it as Authorization: Bearer <token>, and revoke this one.'
+      : 'Forms are not accepted here, and a token never in one. Send Authorization: Bearer <token>.',
+  );
+}
+
+function notAccepted(): ServiceError {
+  return new ServiceError(
+    'auth.invalid_token',
+    'This token is not valid: it may be mistyped, expired or revoked. Send Authorization: Bearer <token> with a current one.',
+  );
+}
+
+function signatureNotTaken(): ServiceError {
+  return new ServiceError(
+    'auth.sigv4_not_supported',
+    "This service takes its own token, not an AWS signature. Set AWS_BEARER_TOKEN_BEDROCK to the token; in code, give the JavaScript SDK token and authSchemePreference: ['httpBearerAuth'].",
+  );
+}

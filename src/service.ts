@@ -1,0 +1,82 @@
+import type { Config } from './config/settings.ts';
+import type { HttpServer } from './http/server.ts';
+import type { Services } from './http/services.ts';
+import type { LedgerStore } from './ledger/ledger-store.ts';
+import { sweepOverdueCalls } from './ledger/sweeper.ts';
+import { errorFields } from './observability/logger.ts';
+
+interface ServiceParts {
+  config: Config;
+  server: HttpServer;
+  services: Services;
+  ledgerStore: LedgerStore;
+  /** Closed in this order when all calls are done. */
+  closers: readonly (Disposable | AsyncDisposable)[];
+}
+
+const SWEEP_EVERY_MS = 30_000;
+const PARTITIONS_EVERY_MS = 24 * 3_600_000;
+const PARTITIONS_AHEAD_MONTHS = 12;
+
+/** The running service: listens, keeps house, and leaves without losing a call. */
+export class Service implements AsyncDisposable {
+  readonly #parts: ServiceParts;
+  readonly #timers: NodeJS.Timeout[] = [];
+  #closed = false;
+
+  constructor(parts: ServiceParts) {
+    this.#parts = parts;
+  }
+
+  get services(): Services {
+    return this.#parts.services;
+  }
+
+  get logger() {
+    return this.#parts.services.logger;
+  }
+
+  async listen(): Promise<{ port: number }> {
+    const { config, server, ledgerStore } = this.#parts;
+    this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
+      const found = await sweepOverdueCalls(ledgerStore);
+      if (found > 0) this.logger.warn('calls became unknown at their deadline', { calls: found });
+    });
+    this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
+    return server.listen(config.port, config.host);
+  }
+
+  /** Readiness fails, nothing new is taken, running calls finish and settle; what still runs after the grace is cut and settled. */
+  async shutDown(): Promise<void> {
+    const { config, server, services } = this.#parts;
+    services.health.shuttingDown = true;
+    server.stopAccepting();
+    await services.gateway.inFlight.drain(config.shutdownGraceMs);
+    await server.close(1_000);
+    this.logger.info('stopped', { openRequests: server.openRequests });
+  }
+
+  /** Cuts what still runs, without waiting for it to finish by itself. */
+  cutNow(): void {
+    void this.#parts.services.gateway.inFlight.drain(0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    for (const closer of this.#parts.closers) {
+      if (Symbol.asyncDispose in closer) await closer[Symbol.asyncDispose]();
+      else closer[Symbol.dispose]();
+    }
+  }
+
+  #every(intervalMs: number, name: string, work: () => Promise<void>): void {
+    const run = () => {
+      work().catch((error: unknown) => {
+        this.logger.warn('housekeeping failed', { name, ...errorFields(error) });
+      });
+    };
+    this.#timers.push(setInterval(run, intervalMs).unref());
+  }
+}

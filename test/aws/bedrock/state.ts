@@ -1,0 +1,12 @@
+import { OwnedModels } from './owned.ts';
+import { PromptCache } from './prompt-cache.ts';
+
+/** What Bedrock remembers between calls. */
+export interface BedrockState {
+  cache: PromptCache;
+  owned: OwnedModels;
+}
+
+export function bedrockState(): BedrockState {
+  return { cache: new PromptCache(), owned: new OwnedModels() };
+}

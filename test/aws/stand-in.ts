@@ -1,0 +1,119 @@
+import { setMaxListeners } from 'node:events';
+import { CONTROL_PREFIX, control } from './control.ts';
+import { FaultBook } from './faults.ts';
+import { Journal } from './journal.ts';
+import { serve } from './serve.ts';
+import { bedrockState } from './bedrock/state.ts';
+import { KeyRing } from './identity/key-ring.ts';
+import { KmsKeys } from './kms/keys.ts';
+import { SecretShelf } from './secrets-manager/shelf.ts';
+import { RoleBook } from './sts/roles.ts';
+import { listen } from './wire/listener.ts';
+import { ClientGone, Reply } from './wire/reply.ts';
+import { readRequest } from './wire/request.ts';
+import type { FaultHandle, FaultRule } from './faults.ts';
+import type { AccessKey, BedrockApiKey } from './identity/key-ring.ts';
+import type { JournalEntry } from './journal.ts';
+import type { KmsKeyInput, KmsKeyState } from './kms/keys.ts';
+import type { House } from './serve.ts';
+import type { Role } from './sts/roles.ts';
+import type { Arrival } from './wire/listener.ts';
+
+export interface StandInOptions {
+  /** Default: any free port. */
+  port?: number;
+  /** JSON lines: one on receipt, before the answer; one at the end. */
+  journalFile?: string;
+}
+
+/** A pretended AWS on one loopback port. For tests and demonstrations; nothing in src/ may know it. */
+export interface StandIn extends AsyncDisposable {
+  /** `http://127.0.0.1:PORT`, the endpoint of all five services, over HTTP/1.1 and cleartext HTTP/2. */
+  readonly url: string;
+  /** Oldest first; entries of requests under way change until their outcome is known. */
+  readonly journal: readonly JournalEntry[];
+  /** Registering an id again replaces the key: that is how a test expires or deactivates it. */
+  addAccessKey(key: AccessKey): void;
+  addBedrockApiKey(key: BedrockApiKey): void;
+  addRole(role: Role): void;
+  addKmsKey(key: KmsKeyInput): { arn: string };
+  setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
+  /** Says which foundation model stands behind a provisioned model or application profile ARN. */
+  addModelArn(arn: string, modelId: string): void;
+  fault(rule: FaultRule): FaultHandle;
+  /** Clears journal, faults and prompt cache; keys, roles and secrets stay. */
+  forget(): void;
+  /** Ends every connection. */
+  close(): Promise<void>;
+}
+
+export async function startStandIn(options: StandInOptions = {}): Promise<StandIn> {
+  const house = buildHouse(options.journalFile);
+  const { world, faults, journal } = house;
+  const closing = new AbortController();
+  // Every request under way listens for the end.
+  setMaxListeners(0, closing.signal);
+  const listener = await listen(options.port ?? 0, (arrival) => {
+    receive(arrival, house, closing.signal).catch((error: unknown) => {
+      arrival.socket?.destroy(error instanceof Error ? error : undefined);
+    });
+  });
+  const close = async (): Promise<void> => {
+    closing.abort();
+    await listener.close();
+  };
+  return {
+    url: listener.url,
+    get journal() {
+      return journal.entries;
+    },
+    addAccessKey: (key) => {
+      world.keys.addAccessKey(key);
+    },
+    addBedrockApiKey: (key) => {
+      world.keys.addApiKey(key);
+    },
+    addRole: (role) => {
+      world.roles.add(role);
+    },
+    addKmsKey: (key) => world.kms.add(key),
+    setKmsKeyState: (id, state) => {
+      world.kms.setState(id, state);
+    },
+    addModelArn: (arn, modelId) => {
+      world.bedrock.owned.declare(arn, modelId);
+    },
+    fault: (rule) => faults.add(rule),
+    forget: () => {
+      journal.clear();
+      faults.clear();
+      world.bedrock.cache.forget();
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+function buildHouse(journalFile: string | undefined): House {
+  return {
+    world: {
+      keys: new KeyRing(),
+      roles: new RoleBook(),
+      bedrock: bedrockState(),
+      kms: new KmsKeys(),
+      secrets: new SecretShelf(),
+    },
+    faults: new FaultBook(),
+    journal: new Journal(journalFile),
+  };
+}
+
+async function receive(arrival: Arrival, house: House, closing: AbortSignal): Promise<void> {
+  const reply = new Reply(arrival, closing);
+  const request = await readRequest(arrival);
+  try {
+    await (request.path.startsWith(CONTROL_PREFIX) ? control : serve)(request, reply, house);
+  } catch (error) {
+    if (!(error instanceof ClientGone)) throw error;
+  }
+}

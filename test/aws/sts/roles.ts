@@ -1,0 +1,26 @@
+/** A role that AssumeRole may give out. */
+export interface Role {
+  /** `arn:aws:iam::<account>:role/<name>` */
+  arn: string;
+  /** When set, a caller must send exactly this: AWS's guard against confused deputies. */
+  externalId?: string;
+  /** Principal ARNs or account ids that the trust policy admits; absent: anyone the stand-in knows. */
+  trusts?: readonly string[];
+  /** Default 3600. */
+  maxSessionSeconds?: number;
+  /** IAM actions refused to sessions of this role. */
+  deny?: readonly string[];
+}
+
+/** The roles of all accounts. Registering an ARN again replaces it. */
+export class RoleBook {
+  readonly #byArn = new Map<string, Role>();
+
+  add(role: Role): void {
+    this.#byArn.set(role.arn, { ...role });
+  }
+
+  find(arn: string): Role | undefined {
+    return this.#byArn.get(arn);
+  }
+}

@@ -1,0 +1,171 @@
+import { describe, expect, test } from '@jest/globals';
+import { OpenedCache } from '../../src/credentials/opened-cache.ts';
+import { SingleFlightCache } from '../../src/credentials/single-flight-cache.ts';
+import type { AwsCredential } from '../../src/domain/credential.ts';
+import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
+import { Secret } from '../../src/domain/secret.ts';
+
+const A = 'merchant-a' as MerchantId;
+const B = 'merchant-b' as MerchantId;
+const ONE = 'cred_0000000000000000000001' as CredentialId;
+const TWO = 'cred_0000000000000000000002' as CredentialId;
+
+class FakeClock {
+  ms = 1_000_000;
+  now(): number {
+    return this.ms;
+  }
+}
+
+function opening(name: string): { count: number; open: () => Promise<AwsCredential> } {
+  const state = {
+    count: 0,
+    open: (): Promise<AwsCredential> => {
+      state.count++;
+      return Promise.resolve({ kind: 'bedrock-api-key', apiKey: new Secret(name) });
+    },
+  };
+  return state;
+}
+
+describe('opened credentials', () => {
+  test('are opened once for many who ask at once, and once more after that never within the time', async () => {
+    using cache = new OpenedCache({ clock: new FakeClock() });
+    const source = opening('one');
+    const place = { merchantId: A, credentialId: ONE, version: 1 };
+    const all = await Promise.all(Array.from({ length: 50 }, () => cache.get(place, source.open)));
+    await cache.get(place, source.open);
+    expect(source.count).toBe(1);
+    expect(new Set(all).size).toBe(1);
+  });
+
+  test('are kept apart by merchant, credential and version', async () => {
+    using cache = new OpenedCache({ clock: new FakeClock() });
+    const places = [
+      { merchantId: A, credentialId: ONE, version: 1 },
+      { merchantId: A, credentialId: ONE, version: 2 },
+      { merchantId: A, credentialId: ONE, version: 12 },
+      { merchantId: A, credentialId: TWO, version: 1 },
+      { merchantId: B, credentialId: ONE, version: 1 },
+    ];
+    for (const [i, place] of places.entries()) await cache.get(place, opening(String(i)).open);
+    for (const [i, place] of places.entries()) {
+      const kept = await cache.get(place, () => Promise.reject(new Error('opened again')));
+      expect(kept.kind === 'bedrock-api-key' && kept.apiKey.reveal()).toBe(String(i));
+    }
+  });
+
+  test('end 5 minutes after they were opened, however often they are used', async () => {
+    const clock = new FakeClock();
+    using cache = new OpenedCache({ clock });
+    const source = opening('one');
+    const place = { merchantId: A, credentialId: ONE, version: 1 };
+    for (let ms = 0; ms < 300_000; ms += 30_000) {
+      await cache.get(place, source.open);
+      clock.ms += 30_000;
+    }
+    expect(source.count).toBe(1);
+    await cache.get(place, source.open);
+    expect(source.count).toBe(2);
+  });
+
+  test('end after a minute without use', async () => {
+    const clock = new FakeClock();
+    using cache = new OpenedCache({ clock });
+    const source = opening('one');
+    const place = { merchantId: A, credentialId: ONE, version: 1 };
+    await cache.get(place, source.open);
+    clock.ms += 59_999;
+    await cache.get(place, source.open);
+    expect(source.count).toBe(1);
+    clock.ms += 60_000;
+    await cache.get(place, source.open);
+    expect(source.count).toBe(2);
+  });
+
+  test('of one credential are forgotten, those of others stay', async () => {
+    using cache = new OpenedCache({ clock: new FakeClock() });
+    const gone = opening('gone');
+    const stays = opening('stays');
+    const places = [
+      { merchantId: A, credentialId: TWO, version: 1 },
+      { merchantId: B, credentialId: ONE, version: 1 },
+    ];
+    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, gone.open);
+    for (const place of places) await cache.get(place, stays.open);
+    cache.evict(A, ONE);
+    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, gone.open);
+    for (const place of places) await cache.get(place, stays.open);
+    expect([gone.count, stays.count]).toEqual([4, 2]);
+  });
+});
+
+describe('a single-flight cache', () => {
+  test('keeps no failure: all who waited get it, the next one tries again', async () => {
+    using cache = new SingleFlightCache<string>({ max: 10, ttlMs: 1_000, clock: new FakeClock() });
+    let tries = 0;
+    const failing = () => Promise.reject(new Error(`try ${String(++tries)}`));
+    const waiting = await Promise.allSettled([cache.get('k', failing), cache.get('k', failing)]);
+    expect(waiting.map((result) => result.status === 'rejected' && String(result.reason))).toEqual([
+      'Error: try 1',
+      'Error: try 1',
+    ]);
+    await expect(cache.get('k', failing)).rejects.toThrow('try 2');
+    await expect(cache.get('k', () => Promise.resolve('well'))).resolves.toBe('well');
+  });
+
+  test('does not keep what was evicted while it was being loaded', async () => {
+    using cache = new SingleFlightCache<string>({ max: 10, ttlMs: 1_000, clock: new FakeClock() });
+    const { promise, resolve } = deferred();
+    const before = cache.get('a/1', () => promise);
+    cache.evict('a/');
+    const after = cache.get('a/1', () => Promise.resolve('new'));
+    resolve('old');
+    expect([await before, await after]).toEqual(['old', 'new']);
+    expect(await cache.get('a/1', () => Promise.resolve('other'))).toBe('new');
+  });
+
+  test('an old load that ends late does not push out the new one', async () => {
+    using cache = new SingleFlightCache<string>({ max: 10, ttlMs: 1_000, clock: new FakeClock() });
+    const { promise, resolve } = deferred();
+    const before = cache.get('a/1', () => promise);
+    cache.evict('a/');
+    await cache.get('a/1', () => Promise.resolve('new'));
+    resolve('old');
+    await before;
+    expect(await cache.get('a/1', () => Promise.resolve('other'))).toBe('new');
+  });
+
+  test('holds no more than its bound', async () => {
+    using cache = new SingleFlightCache<number>({ max: 3, ttlMs: 1_000, clock: new FakeClock() });
+    for (let i = 0; i < 100; i++) await cache.get(String(i), () => Promise.resolve(i));
+    expect(cache.size).toBe(3);
+  });
+
+  test('drops what nobody asks for when it sweeps, and all when it is disposed', async () => {
+    const clock = new FakeClock();
+    const cache = new SingleFlightCache<string>({ max: 10, ttlMs: 1_000, idleMs: 100, clock });
+    await cache.get('old', () => Promise.resolve('v'));
+    clock.ms += 60;
+    await cache.get('young', () => Promise.resolve('v'));
+    clock.ms += 60;
+    cache.sweep();
+    expect(cache.size).toBe(1);
+    cache[Symbol.dispose]();
+    expect(cache.size).toBe(0);
+  });
+
+  test('sweeps by itself', async () => {
+    using cache = new SingleFlightCache<string>({ max: 10, ttlMs: 20, clock: { now: () => Date.now() } });
+    await cache.get('k', () => Promise.resolve('v'));
+    expect(cache.size).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    expect(cache.size).toBe(0);
+  });
+});
+
+function deferred(): { promise: Promise<string>; resolve: (value: string) => void } {
+  let resolve!: (value: string) => void;
+  const promise = new Promise<string>((done) => (resolve = done));
+  return { promise, resolve };
+}

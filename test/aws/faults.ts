@@ -1,7 +1,7 @@
 import type { Service } from './wire/errors.ts';
 
 /** Which requests a fault meets; absent members match all. Only requests whose signature holds are ever met. */
-export interface FaultMatch {
+interface FaultMatch {
   service?: Service;
   /** AWS's name: `Converse`, `InvokeModelWithResponseStream`, `Decrypt`. */
   operation?: string;

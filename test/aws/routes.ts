@@ -12,7 +12,7 @@ import type { Answer } from './wire/answer.ts';
 import type { Service } from './wire/errors.ts';
 import type { AwsRequest } from './wire/request.ts';
 
-export type Operate = (call: Call, world: World) => Answer;
+type Operate = (call: Call, world: World) => Answer;
 
 /** What a request asks for, by AWS's names. `operate` is absent when AWS has no such operation, or the stand-in has it not. */
 export interface Route {

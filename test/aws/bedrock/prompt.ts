@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { validationError } from '../wire/errors.ts';
 
-export type CacheTtl = '5m' | '1h';
+type CacheTtl = '5m' | '1h';
 
 /** A piece of a prompt in the order in which the model reads it; a cache point ends a prefix that may be kept. */
 export type PromptItem = { text: string } | { cachePoint: CacheTtl };

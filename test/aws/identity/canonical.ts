@@ -34,7 +34,7 @@ export function expectedSignature(request: AwsRequest, claim: SignatureClaim, se
   return hmac(key, stringToSign).toString('hex');
 }
 
-export function canonicalRequest(request: AwsRequest, signedHeaders: readonly string[]): string {
+function canonicalRequest(request: AwsRequest, signedHeaders: readonly string[]): string {
   const headers = [...signedHeaders].sort().map((name) => `${name}:${headerValue(request, name)}`);
   return [
     request.method,

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { SessionPolicy } from './session-policy.ts';
 
-export type KeyState = 'active' | 'expired' | 'deactivated';
+type KeyState = 'active' | 'expired' | 'deactivated';
 
 /** An AWS access key that the stand-in knows, with its secret, so that signatures can be recomputed. */
 export interface AccessKey {

@@ -25,7 +25,6 @@ function assumeRole({ request, signer, requestId }: Call, { roles, keys }: World
   const roleArn = form.get('RoleArn') ?? '';
   const sessionName = form.get('RoleSessionName') ?? '';
   const seconds = Number(form.get('DurationSeconds') ?? DURATION_SECONDS.usual);
-  const policy = form.get('Policy');
   checkForm(form, sessionName);
   const role = roles.find(roleArn);
   if (!role || !trusts(role, signer, form.get('ExternalId'))) {
@@ -35,35 +34,32 @@ function assumeRole({ request, signer, requestId }: Call, { roles, keys }: World
     );
   }
   checkDuration(seconds, role, signer);
+  const key = sessionKey(role, sessionName, seconds);
+  const policy = form.get('Policy');
+  keys.addAccessKey(policy === null ? key : { ...key, sessionPolicy: parsePolicy(policy) });
+  const credentials = members({
+    AccessKeyId: key.accessKeyId,
+    SecretAccessKey: key.secretAccessKey,
+    SessionToken: key.sessionToken,
+    Expiration: new Date(key.expiresAtMs).toISOString(),
+  });
+  const user = members({ Arn: key.arn, AssumedRoleId: `AROASTANDIN:${sessionName}` });
+  const content = `<Credentials>${credentials}</Credentials><AssumedRoleUser>${user}</AssumedRoleUser>`;
+  return result('AssumeRole', content, requestId);
+}
+
+function sessionKey(role: Role, sessionName: string, seconds: number) {
   const [, accountId = '', roleName = ''] =
-    /^arn:aws:iam::(\d{12}):role\/(?:.*\/)?([^/]+)$/.exec(roleArn) ?? [];
-  const arn = `arn:aws:sts::${accountId}:assumed-role/${roleName}/${sessionName}`;
-  const expiresAtMs = Date.now() + seconds * 1000;
-  const issued = {
+    /^arn:aws:iam::(\d{12}):role\/(?:.*\/)?([^/]+)$/.exec(role.arn) ?? [];
+  return {
     accessKeyId: `ASIA${randomBytes(8).toString('hex').toUpperCase()}`,
     secretAccessKey: randomBytes(30).toString('base64'),
     sessionToken: randomBytes(96).toString('base64'),
-  };
-  keys.addAccessKey({
-    ...issued,
     accountId,
-    arn,
-    expiresAtMs,
+    arn: `arn:aws:sts::${accountId}:assumed-role/${roleName}/${sessionName}`,
+    expiresAtMs: Date.now() + seconds * 1000,
     deny: role.deny ?? [],
-    sessionPolicy: policy === null ? undefined : parsePolicy(policy),
-  });
-  const credentials = members({
-    AccessKeyId: issued.accessKeyId,
-    SecretAccessKey: issued.secretAccessKey,
-    SessionToken: issued.sessionToken,
-    Expiration: new Date(expiresAtMs).toISOString(),
-  });
-  const user = members({ Arn: arn, AssumedRoleId: `AROASTANDIN:${sessionName}` });
-  return result(
-    'AssumeRole',
-    `<Credentials>${credentials}</Credentials><AssumedRoleUser>${user}</AssumedRoleUser>`,
-    requestId,
-  );
+  };
 }
 
 function checkForm(form: URLSearchParams, sessionName: string): void {

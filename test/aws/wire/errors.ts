@@ -3,7 +3,7 @@ export const SERVICES = ['bedrock-runtime', 'bedrock', 'kms', 'secretsmanager', 
 export type Service = (typeof SERVICES)[number];
 
 /** Where an error type lives: `bedrock` for the service's own errors, `coral` for those of AWS's front door (AWS.md §3). */
-export type ErrorNamespace = 'bedrock' | 'coral';
+type ErrorNamespace = 'bedrock' | 'coral';
 
 export interface AwsErrorOptions {
   /** HTTP status on REST and Query services; KMS and Secrets Manager answer 400 to every caller's mistake. */

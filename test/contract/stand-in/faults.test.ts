@@ -149,6 +149,13 @@ describe.each(['h2', 'h1'] as const)('over %s', (protocol) => {
     expect(entry).toMatchObject({ outcome: 'cut', eventsSent: 3, executed: true });
   });
 
+  test('cutAtEvent between frames: over HTTP/2 the JavaScript SDK takes a lost connection for a clean end', async () => {
+    const { events, error, entry } = await stream({ cutAtEvent: 3 });
+    expect(events).toHaveLength(3);
+    expect(error === undefined).toBe(protocol === 'h2');
+    expect(entry).toMatchObject({ outcome: 'cut', usageReported: false });
+  });
+
   test('cutAtEvent between frames, by the stream alone', async () => {
     const { events, error } = await stream({ cutAtEvent: 3, cutBy: 'stream' });
     expect(events.length).toBeLessThanOrEqual(3);

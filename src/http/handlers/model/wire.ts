@@ -30,7 +30,9 @@ export function wire(operation: Operation) {
       });
       noteCall(context, reply, modelId);
       res.status(reply.status);
-      res.set({ ...reply.headers, ...identityHeaders(reply.identity) });
+      // Not Express's set(): it would add a charset to AWS's content type.
+      const headers = { ...reply.headers, ...identityHeaders(reply.identity) };
+      for (const [name, value] of Object.entries(headers)) res.setHeader(name, value);
       if (reply.awsError?.credentialBroken === true)
         res.set('x-bedrock-error-code', 'credential.refused_by_aws');
       await writeBody(context, reply, wantsSse(req.headers));
@@ -80,11 +82,11 @@ async function writeBody(
   sse: boolean,
 ): Promise<void> {
   if (Buffer.isBuffer(reply.body)) {
-    res.set('content-length', String(reply.body.length));
+    res.setHeader('content-length', reply.body.length);
     res.end(reply.body);
     return;
   }
-  if (sse) res.set('content-type', 'text/event-stream; charset=utf-8');
+  if (sse) res.setHeader('content-type', 'text/event-stream; charset=utf-8');
   await writeStream(res, piecesOf(reply.body, sse), services.limits.stallTimeoutMs);
 }
 

@@ -8,9 +8,7 @@ import type { TextFamily } from './family.ts';
 import type { FamilyName } from '../../catalogue.ts';
 
 /** The families that answer text; the other two embed. */
-export const TEXT_FAMILIES: Readonly<
-  Record<Exclude<FamilyName, 'titan-embed' | 'cohere-embed'>, TextFamily>
-> = {
+const TEXT_FAMILIES: Readonly<Record<Exclude<FamilyName, 'titan-embed' | 'cohere-embed'>, TextFamily>> = {
   anthropic,
   nova,
   'titan-text': titanText,

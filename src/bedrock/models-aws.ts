@@ -7,6 +7,8 @@ import type { BedrockClient } from '@aws-sdk/client-bedrock';
 import { ServiceError } from '../domain/errors.ts';
 import { buildControlClient } from './client-aws.ts';
 import { endpointFor } from './egress.ts';
+import { parseModelId } from './model-id.ts';
+import type { ModelRef } from './model-id.ts';
 import type { ModelDescription, ModelQuestion } from './models.ts';
 import { Transport } from './transport-aws.ts';
 import type { TransportOptions } from './transport-aws.ts';
@@ -31,17 +33,18 @@ export class BedrockModels implements AsyncDisposable {
 
   /**
    * Describes a model or profile. Undefined when that cannot be checked: the credential may not ask (which does not mean that it may
-   * not invoke), or AWS has no such question for this kind of ARN.
-   * @throws ServiceError model.id_invalid (AWS knows no such model here) | credential.refused_by_aws | credential.not_usable |
+   * not invoke), or AWS has no such question for this kind of model.
+   * @throws ServiceError model.id_invalid (no model id, or AWS knows no such model here) | credential.refused_by_aws | credential.not_usable |
    *   region.not_allowed | upstream.*
    * Cost: a client of its own (0.5 ms), one or two requests, each tried twice at most.
    */
   async getModel({ resolved, modelId, signal }: ModelQuestion): Promise<ModelDescription | undefined> {
+    const kinds = kindsOf(parseModelId(modelId));
     const { credential, region } = resolved;
     const endpoint = endpointFor('bedrock', region, this.#endpoint);
     const client = buildControlClient({ credential, region, endpoint, transport: this.#transport });
     try {
-      return await firstKnown(kindsOf(modelId), (kind) => DESCRIBE[kind](client, modelId, signal));
+      return await firstKnown(kinds, (kind) => DESCRIBE[kind](client, modelId, signal));
     } finally {
       client.destroy();
     }
@@ -53,11 +56,13 @@ export class BedrockModels implements AsyncDisposable {
   }
 }
 
-/** An ARN says its kind; an id does not (`us.` may begin a profile's id or a provider's name), so both are asked. */
-function kindsOf(modelId: string): readonly Kind[] {
-  if (!modelId.startsWith('arn:')) return ['foundation-model', 'inference-profile'];
-  const [, type = ''] = /^arn:[^:]*:bedrock:[^:]*:[^:]*:([^/]+)\//.exec(modelId) ?? [];
-  return KINDS_OF_ARN.get(type) ?? [];
+/**
+ * What an id can be. An ARN says its kind; a plain id does not (`us.` may begin a profile's id or a provider's name), so both are asked;
+ * twelve characters may be provisioned, imported or deployed, which no single question covers.
+ */
+function kindsOf({ id, kind, resource = '' }: ModelRef): readonly Kind[] {
+  if (kind === 'arn') return KINDS_OF_ARN.get(resource) ?? [];
+  return /^[a-z0-9]{12}$/.test(id) ? [] : ['foundation-model', 'inference-profile'];
 }
 
 const KINDS_OF_ARN: ReadonlyMap<string, readonly Kind[]> = new Map([

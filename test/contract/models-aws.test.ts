@@ -57,6 +57,7 @@ test('a model AWS does not know is invalid', async () => {
   for (const modelId of [
     'amazon.nova-nano-v1:0',
     'arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-nano-v1:0',
+    '../foundation-models',
   ]) {
     await expect(getModel(modelId)).rejects.toMatchObject({ code: 'model.id_invalid' });
   }
@@ -82,7 +83,8 @@ test('an unknown id of which one half may not be asked is not called invalid', a
   expect(await getModel('amazon.nova-nano-v1:0')).toBeUndefined();
 });
 
-test('kinds of ARN that nobody can be asked about', async () => {
+test('kinds of model that nobody can be asked about', async () => {
+  expect(await getModel('abcdefghijkl')).toBeUndefined();
   expect(
     await getModel('arn:aws:bedrock:us-east-1:111122223333:imported-model/abcdefghijkl'),
   ).toBeUndefined();

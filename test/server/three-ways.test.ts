@@ -15,7 +15,9 @@ beforeAll(async () => {
   service = await startTestService();
   merchant = await onboard(service, 'merchant-a');
 });
-afterAll(() => service[Symbol.asyncDispose]());
+afterAll(async () => {
+  await service[Symbol.asyncDispose]();
+});
 beforeEach(() => {
   service.standIn.forget();
 });

@@ -53,7 +53,7 @@ export class Person {
         ...(body !== undefined && { 'content-type': 'application/json' }),
         ...headers,
       },
-      ...(bytes !== undefined && { body: bytes as BodyInit }),
+      ...(bytes !== undefined && { body: bytes as string }),
     });
   }
 }

@@ -336,14 +336,16 @@ test('clients are given back and destroyed: after the answer, after a failure, w
   const { destroy } = Object.getOwnPropertyDescriptors(BedrockRuntimeClient.prototype);
   BedrockRuntimeClient.prototype.destroy = () => (destroyed += 1);
   try {
-    const small = newRuntime(aws.url, { clientsMax: 2, clientIdleMs: 40 });
+    const clock = { time: 0, now: () => clock.time };
+    const small = newRuntime(aws.url, { clientsMax: 2, clientIdleMs: 40, clock });
     const shop = (name: string) => newCall(keyA, { merchantId: name as MerchantId });
     await bytesOf(await small.send(shop('a')));
     aws.fault({ reset: true });
     await expect(small.send(shop('b'))).rejects.toMatchObject({ code: 'upstream.incomplete' });
     const open = await small.send(shop('c'));
     expect(destroyed).toBe(1);
-    await new Promise((done) => setTimeout(done, 90));
+    clock.time = 40;
+    await new Promise((done) => setTimeout(done, 100));
     expect(destroyed).toBe(2);
     const unread = await small.send(shop('d'));
     await small[Symbol.asyncDispose]();

@@ -69,7 +69,7 @@ type Base = Required<Overrides> & { database: Database };
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { logger, database } = base;
-  const credentials = buildCredentials(config, secrets, base);
+  const { closers, ...credentials } = buildCredentials(config, secrets, base);
   const audit = new AuditStore(database);
   const merchants = new MerchantStore(database);
   const apiKeyStore = new ApiKeyStore(database);
@@ -109,7 +109,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     server,
     services,
     ledgerStore,
-    closers: [runtime, models, credentials.resolver, database],
+    closers: [runtime, models, ...closers, database],
   });
 }
 
@@ -159,17 +159,21 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
     endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
     ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
   });
+  const opened = new OpenedCache({
+    clock,
+    max: config.openedCredentialsMax,
+    ttlMs: config.openedCredentialsTtlMs,
+  });
   const vault = new Vault({
     store: new CredentialStore(database),
     secrets: sealed,
     identity,
-    opened: new OpenedCache({
-      clock,
-      max: config.openedCredentialsMax,
-      ttlMs: config.openedCredentialsTtlMs,
-    }),
+    opened,
     onLeftover: (secretName, cause) => {
-      logger.warn('secret left behind; its key is gone', { secretName, ...errorFields(cause) });
+      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
+        secretName,
+        ...errorFields(cause),
+      });
     },
   });
   const sessions = new Sessions({
@@ -188,7 +192,7 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver };
+  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
 }
 
 function buildBedrock(config: Config, { clock }: Base) {

@@ -40,7 +40,7 @@ async function main(): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
-  const { config, secrets } = readConfig({ ...process.env, ...overrides });
+  const { config, secrets } = readConfig(undefined, overrides);
   await using service = await build(config, secrets);
   if (checkOnly) {
     process.stdout.write('The configuration is complete and the database is ready.\n');

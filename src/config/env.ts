@@ -26,11 +26,15 @@ export class ConfigError extends Error {
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the configuration in layers: defaults, then the file that CONFIG_FILE names (YAML or JSON), then the environment.
+ * Reads the configuration in layers: defaults, then the file that CONFIG_FILE names (YAML or JSON), then the environment, then flags.
  * This file is the only reader of `process.env`.
  * @throws ConfigError with every missing, wrong or dangerous setting.
  */
-export function readConfig(env: Environment = process.env): { config: Config; secrets: Secrets } {
+export function readConfig(
+  environment: Environment = process.env,
+  flags: Environment = {},
+): { config: Config; secrets: Secrets } {
+  const env = { ...environment, ...flags };
   const problems: string[] = [];
   const file = readConfigFile(env['CONFIG_FILE'], problems);
   const config = readSettings(

@@ -4,7 +4,6 @@ import { choiceFromBody, choiceFromHeaders } from '../domain/credential-choice.t
 import type { CredentialChoice } from '../domain/credential-choice.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { Principal } from '../domain/principal.ts';
-import type { PublicContext } from './context.ts';
 import type { AnyEndpoint, Reply, Route } from './route.ts';
 import type { Services } from './services.ts';
 import { carriedBy } from './steps/begin.ts';
@@ -134,7 +133,7 @@ async function readParts(
 
 /** The union of endpoints is closed by `route()`: the context that `admit` made is the one its kind expects. */
 function handle(endpoint: AnyEndpoint, context: object): Promise<Reply | undefined> {
-  return (endpoint.handle as (context: object) => Promise<Reply | undefined>)(context as PublicContext);
+  return (endpoint.handle as (context: object) => Promise<Reply | undefined>)(context);
 }
 
 function send(res: Response, { status, body, headers }: Reply): void {

@@ -34,8 +34,12 @@ export interface OperatorEndpoint<Body = undefined, Query = undefined> extends E
   handle: (context: OperatorContext<Body, Query>) => Promise<Reply | undefined>;
 }
 
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- the table holds endpoints of every body and query type
-export type AnyEndpoint = PublicEndpoint<any, any> | MerchantEndpoint<any, any> | OperatorEndpoint<any, any>;
+/* eslint-disable @typescript-eslint/no-explicit-any -- the table holds endpoints of every body and query type */
+type AnyPublicEndpoint = PublicEndpoint<any, any>;
+type AnyMerchantEndpoint = MerchantEndpoint<any, any>;
+type AnyOperatorEndpoint = OperatorEndpoint<any, any>;
+/* eslint-enable @typescript-eslint/no-explicit-any */
+export type AnyEndpoint = AnyPublicEndpoint | AnyMerchantEndpoint | AnyOperatorEndpoint;
 
 export function publicEndpoint<Body = undefined, Query = undefined>(
   endpoint: Omit<PublicEndpoint<Body, Query>, 'kind'>,
@@ -68,14 +72,13 @@ export interface Route {
 }
 
 /** A row whose permission fits its endpoint: a merchant's endpoint cannot stand under an operator's scope, nor be public. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any -- as above
 export function route(
   method: Method,
   path: string,
   ...[permission, endpoint]:
-    | ['public', PublicEndpoint<any, any>]
-    | [MerchantScope, MerchantEndpoint<any, any>]
-    | [OperatorScope, OperatorEndpoint<any, any>]
+    | ['public', AnyPublicEndpoint]
+    | [MerchantScope, AnyMerchantEndpoint]
+    | [OperatorScope, AnyOperatorEndpoint]
 ): Route {
   return { method, path, permission, endpoint, shape: endpoint.body === 'bytes' ? 'aws' : 'json' };
 }

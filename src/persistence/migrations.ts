@@ -78,8 +78,9 @@ async function newSchemaEngine(connections: EngineConnections, schemaFile: strin
 function withUnrefTimers(imports: object): object {
   return Object.fromEntries(
     Object.entries(imports).map(([name, value]: [string, unknown]) => {
-      if (!name.startsWith('__wbg_setTimeout_') || typeof value !== 'function') return [name, value];
-      return [name, (...args: unknown[]) => (value(...args) as NodeJS.Timeout).unref()];
+      if (!name.startsWith('__wbg_setTimeout_')) return [name, value];
+      const setTimer = value as (...args: unknown[]) => NodeJS.Timeout;
+      return [name, (...args: unknown[]) => setTimer(...args).unref()];
     }),
   );
 }

@@ -7,14 +7,14 @@ import { BedrockRuntime } from '../../src/bedrock/runtime-aws.ts';
 import type { BedrockRuntimeOptions } from '../../src/bedrock/runtime-aws.ts';
 import type { StandIn } from '../aws/stand-in.ts';
 
-export const NOVA = 'amazon.nova-micro-v1:0';
-export const ACCOUNT = '111122223333';
+const NOVA = 'amazon.nova-micro-v1:0';
+const ACCOUNT = '111122223333';
 
 export function newRuntime(endpoint: string, changes: Partial<BedrockRuntimeOptions> = {}): BedrockRuntime {
   return new BedrockRuntime({
     endpoint,
     socketsMax: 50,
-    connectMs: 1_000,
+    connectMs: 3_000,
     firstByteMs: 5_000,
     totalMs: 10_000,
     clientsMax: 100,

@@ -164,7 +164,7 @@ describe('bytes', () => {
 
 describe('the signer', () => {
   test('is the call’s own, also with many merchants at once and fewer places than merchants', async () => {
-    await using small = newRuntime(aws.url, { clientsMax: 3 });
+    await using small = newRuntime(aws.url, { clientsMax: 3, connectMs: 20_000, totalMs: 20_000 });
     const merchants = Array.from({ length: 12 }, (_, i) => {
       const credential =
         i % 3 === 0

@@ -49,7 +49,11 @@ function createApp(): express.Express {
     setImmediate(() => {
       res.emit('fail');
     });
-    return new Promise((_resolve, reject) => res.once('fail', () => { reject(new Error('late')); }));
+    return new Promise((_resolve, reject) =>
+      res.once('fail', () => {
+        reject(new Error('late'));
+      }),
+    );
   });
   app.get('/bad-header', (_req, res) => {
     res.setHeader('content-type', ['a', 'b']);
@@ -81,24 +85,32 @@ function createApp(): express.Express {
   return app;
 }
 
-test.each(CLEARTEXT)('%s: a handler that fails before headers is answered, without its words', async (name) => {
-  const thrown = await CLIENTS[name](running.port, { path: '/throws' });
-  expect([thrown.status, thrown.headers['content-type']]).toEqual([500, 'application/problem+json']);
-  expect(thrown.body.toString()).not.toContain('secret');
-  expect(running.errors.pop()?.message).toBe('secret detail');
-  const rejected = await CLIENTS[name](running.port, { path: '/rejects' });
-  expect(JSON.parse(rejected.body.toString())).toMatchObject({ status: 400, code: 'model.id_invalid' });
-});
+test.each(CLEARTEXT)(
+  '%s: a handler that fails before headers is answered, without its words',
+  async (name) => {
+    const thrown = await CLIENTS[name](running.port, { path: '/throws' });
+    expect([thrown.status, thrown.headers['content-type']]).toEqual([500, 'application/problem+json']);
+    expect(thrown.body.toString()).not.toContain('secret');
+    expect(running.errors.pop()?.message).toBe('secret detail');
+    const rejected = await CLIENTS[name](running.port, { path: '/rejects' });
+    expect(JSON.parse(rejected.body.toString())).toMatchObject({ status: 400, code: 'model.id_invalid' });
+  },
+);
 
 test('HTTP/2: a header that cannot be sent cuts the response instead of leaving the client waiting', async () => {
-  await expect(CLIENTS['HTTP/2'](running.port, { path: '/bad-header' })).rejects.toThrow('NGHTTP2_INTERNAL_ERROR');
-});
-
-test.each(CLEARTEXT)('%s: a handler that fails after headers cuts the response, and the client notices', async (name) => {
-  await expect(CLIENTS[name](running.port, { path: '/throws-late' })).rejects.toThrow(
-    name === 'HTTP/2' ? 'NGHTTP2_INTERNAL_ERROR' : 'aborted',
+  await expect(CLIENTS['HTTP/2'](running.port, { path: '/bad-header' })).rejects.toThrow(
+    'NGHTTP2_INTERNAL_ERROR',
   );
 });
+
+test.each(CLEARTEXT)(
+  '%s: a handler that fails after headers cuts the response, and the client notices',
+  async (name) => {
+    await expect(CLIENTS[name](running.port, { path: '/throws-late' })).rejects.toThrow(
+      name === 'HTTP/2' ? 'NGHTTP2_INTERNAL_ERROR' : 'aborted',
+    );
+  },
+);
 
 test.each(CLEARTEXT)('%s: writing after the end harms nobody', async (name) => {
   const answer = await CLIENTS[name](running.port, { path: '/twice' }).catch((error: unknown) => error);
@@ -107,7 +119,9 @@ test.each(CLEARTEXT)('%s: writing after the end harms nobody', async (name) => {
 });
 
 test('HTTP/1.1: a client that leaves mid-download is noticed', async () => {
-  const request = http.get({ port: running.port, path: '/endless', agent: false }).on('error', () => undefined);
+  const request = http
+    .get({ port: running.port, path: '/endless', agent: false })
+    .on('error', () => undefined);
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   await once(response, 'data');
   request.destroy();
@@ -128,17 +142,20 @@ test.each([http2.constants.NGHTTP2_CANCEL, http2.constants.NGHTTP2_NO_ERROR, 'se
   },
 );
 
-test.each(['with', 'without'])('HTTP/1.1: a client that leaves mid-upload is noticed (%s length)', async (length) => {
-  const headers = length === 'with' ? { 'content-length': 3 * MIB.length } : {};
-  const options = { port: running.port, path: '/upload', method: 'POST', headers, agent: false };
-  const request = http.request(options).on('error', () => undefined);
-  request.write(MIB.subarray(0, 500_000));
-  await eventually(() => budget.inUse > 0);
-  request.destroy();
-  await eventually(() => noticed.length === 2);
-  expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
-  expect(budget.inUse).toBe(0);
-});
+test.each(['with', 'without'])(
+  'HTTP/1.1: a client that leaves mid-upload is noticed (%s length)',
+  async (length) => {
+    const headers = length === 'with' ? { 'content-length': 3 * MIB.length } : {};
+    const options = { port: running.port, path: '/upload', method: 'POST', headers, agent: false };
+    const request = http.request(options).on('error', () => undefined);
+    request.write(MIB.subarray(0, 500_000));
+    await eventually(() => budget.inUse > 0);
+    request.destroy();
+    await eventually(() => noticed.length === 2);
+    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    expect(budget.inUse).toBe(0);
+  },
+);
 
 const LEAVINGS = [
   { how: http2.constants.NGHTTP2_CANCEL, declared: true },
@@ -148,30 +165,46 @@ const LEAVINGS = [
   { how: 'socket', declared: true },
   { how: 'socket', declared: false },
 ];
-test.each(LEAVINGS)('HTTP/2: a client that leaves mid-upload is noticed ($how, length $declared)', async (leaving) => {
-  const session = connect();
-  const headers = { ':path': '/upload', ':method': 'POST', ...(leaving.declared && { 'content-length': 500_000 }) };
-  const stream = session.request(headers).on('error', () => undefined);
-  stream.write(MIB.subarray(0, 100_000));
-  await eventually(() => budget.inUse > 0);
-  await sleep(20);
-  leave(leaving.how, session, stream);
-  await eventually(() => noticed.length === 2);
-  expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
-  expect(budget.inUse).toBe(0);
-  session.destroy();
-});
+test.each(LEAVINGS)(
+  'HTTP/2: a client that leaves mid-upload is noticed ($how, length $declared)',
+  async (leaving) => {
+    const session = connect();
+    const headers = {
+      ':path': '/upload',
+      ':method': 'POST',
+      ...(leaving.declared && { 'content-length': 500_000 }),
+    };
+    const stream = session.request(headers).on('error', () => undefined);
+    stream.write(MIB.subarray(0, 100_000));
+    await eventually(() => budget.inUse > 0);
+    await sleep(20);
+    leave(leaving.how, session, stream);
+    await eventually(() => noticed.length === 2);
+    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    expect(budget.inUse).toBe(0);
+    session.destroy();
+  },
+);
 
 // Node's client ends a stream properly before it resets it; others do not, and then the body only looks whole.
-test.each([0, 8])('HTTP/2: a body of no declared length that ends in RST_STREAM(%s) is not taken for whole', async (code) => {
-  const socket = net.connect(running.port, '127.0.0.1').on('error', () => undefined);
-  socket.write(Buffer.concat([PREFACE, headersFrame('POST', '/upload'), frame(FRAME.data, 0, MIB.subarray(0, 10_000))]));
-  await eventually(() => budget.inUse > 0);
-  socket.write(frame(FRAME.reset, 0, Buffer.from([0, 0, 0, code])));
-  await eventually(() => noticed.length === 2);
-  expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
-  socket.destroy();
-});
+test.each([0, 8])(
+  'HTTP/2: a body of no declared length that ends in RST_STREAM(%s) is not taken for whole',
+  async (code) => {
+    const socket = net.connect(running.port, '127.0.0.1').on('error', () => undefined);
+    socket.write(
+      Buffer.concat([
+        PREFACE,
+        headersFrame('POST', '/upload'),
+        frame(FRAME.data, 0, MIB.subarray(0, 10_000)),
+      ]),
+    );
+    await eventually(() => budget.inUse > 0);
+    socket.write(frame(FRAME.reset, 0, Buffer.from([0, 0, 0, code])));
+    await eventually(() => noticed.length === 2);
+    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    socket.destroy();
+  },
+);
 
 test('HTTP/1.1: when a connection breaks, the requests queued behind the first learn of it too', async () => {
   const socket = net.connect(running.port);
@@ -190,10 +223,16 @@ let lastSocket: net.Socket;
 
 function connect(): http2.ClientHttp2Session {
   lastSocket = net.connect(running.port, '127.0.0.1');
-  return http2.connect('http://localhost', { createConnection: () => lastSocket }).on('error', () => undefined);
+  return http2
+    .connect('http://localhost', { createConnection: () => lastSocket })
+    .on('error', () => undefined);
 }
 
-function leave(how: number | string, session: http2.ClientHttp2Session, stream: http2.ClientHttp2Stream): void {
+function leave(
+  how: number | string,
+  session: http2.ClientHttp2Session,
+  stream: http2.ClientHttp2Stream,
+): void {
   if (how === 'session') session.destroy();
   else if (how === 'socket') lastSocket.destroy();
   else stream.close(how as number);

@@ -1,5 +1,13 @@
 /** Frames of RFC 9113, by hand: real clients cannot be made to misbehave enough. All on stream 1. */
-export const FRAME = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, windowUpdate: 8, continuation: 9 };
+export const FRAME = {
+  data: 0,
+  headers: 1,
+  reset: 3,
+  settings: 4,
+  ping: 6,
+  windowUpdate: 8,
+  continuation: 9,
+};
 export const END_STREAM = 1;
 export const END_HEADERS = 4;
 
@@ -18,7 +26,12 @@ export const PREFACE = Buffer.concat([
   frame(FRAME.settings, 0, Buffer.alloc(0), 0),
 ]);
 
-export function headersFrame(method: string, path: string, headers: [string, string][] = [], flags = END_HEADERS): Buffer {
+export function headersFrame(
+  method: string,
+  path: string,
+  headers: [string, string][] = [],
+  flags = END_HEADERS,
+): Buffer {
   const lines: [string, string][] = [
     [':method', method],
     [':scheme', 'http'],

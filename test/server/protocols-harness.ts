@@ -86,7 +86,10 @@ async function askHttp1(request: http.ClientRequest, { body }: Ask): Promise<Ans
 async function askHttp2(session: http2.ClientHttp2Session, ask: Ask): Promise<Answer> {
   const { path = '/', method = 'GET', headers = {}, body } = ask;
   session.on('error', () => undefined);
-  const stream = session.request({ ':path': path, ':method': method, ...headers }, { endStream: body === undefined });
+  const stream = session.request(
+    { ':path': path, ':method': method, ...headers },
+    { endStream: body === undefined },
+  );
   if (body !== undefined) Readable.from(inPieces(body)).pipe(stream); // all at once is more than Node's client allows itself
   try {
     const [head] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders];

@@ -2,7 +2,15 @@ import tls from 'node:tls';
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import express from 'express';
 import { selfSignedCertificate } from './protocols-certificate.ts';
-import { END_HEADERS, END_STREAM, FRAME, PREFACE, frame, headerBlock, headersFrame } from './protocols-frames.ts';
+import {
+  END_HEADERS,
+  END_STREAM,
+  FRAME,
+  PREFACE,
+  frame,
+  headerBlock,
+  headersFrame,
+} from './protocols-frames.ts';
 import { CLIENTS, eventually, exchangeRaw, startServer, uncaught } from './protocols-harness.ts';
 import type { RunningServer } from './protocols-harness.ts';
 
@@ -35,7 +43,8 @@ afterAll(async () => {
   expect(uncaught).toEqual([]);
 });
 
-const many = (count: number): string => Array.from({ length: count }, (_, i) => `x-${String(i)}: 1\r\n`).join('');
+const many = (count: number): string =>
+  Array.from({ length: count }, (_, i) => `x-${String(i)}: 1\r\n`).join('');
 
 /** Raw requests, and the status each must get. */
 const CORPUS: [name: string, request: string, status: number][] = [
@@ -52,17 +61,37 @@ const CORPUS: [name: string, request: string, status: number][] = [
   ['a bare percent sign', `GET /a%zz HTTP/1.1\r\n${HOST}\r\n`, 400],
   ['percent-encoded bytes that are not UTF-8', `GET /a%ff HTTP/1.1\r\n${HOST}\r\n`, 400],
   ['a byte above ASCII', `GET /\u00e9 HTTP/1.1\r\n${HOST}\r\n`, 400],
-  ['two Authorization', `GET / HTTP/1.1\r\n${HOST}Authorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n`, 400],
+  [
+    'two Authorization',
+    `GET / HTTP/1.1\r\n${HOST}Authorization: Bearer a\r\nauthorization: Bearer b\r\n\r\n`,
+    400,
+  ],
   ['two equal Authorization', `GET / HTTP/1.1\r\n${HOST}Authorization: a\r\nAuthorization: a\r\n\r\n`, 400],
   ['two Host', `GET / HTTP/1.1\r\n${HOST}${HOST}\r\n`, 400],
   ['no Host', `GET / HTTP/1.1\r\n\r\n`, 400],
   ['two Content-Length', `POST / HTTP/1.1\r\n${HOST}Content-Length: 1\r\nContent-Length: 1\r\n\r\na`, 400],
-  ['two different Content-Length', `POST / HTTP/1.1\r\n${HOST}Content-Length: 1\r\nContent-Length: 2\r\n\r\na`, 400],
+  [
+    'two different Content-Length',
+    `POST / HTTP/1.1\r\n${HOST}Content-Length: 1\r\nContent-Length: 2\r\n\r\na`,
+    400,
+  ],
   ['a list as Content-Length', `POST / HTTP/1.1\r\n${HOST}Content-Length: 1, 1\r\n\r\na`, 400],
   ['a signed Content-Length', `POST / HTTP/1.1\r\n${HOST}Content-Length: +1\r\n\r\na`, 400],
-  ['CL and TE', `POST / HTTP/1.1\r\n${HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`, 400],
-  ['TE and CL', `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n`, 400],
-  ['two TE', `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`, 400],
+  [
+    'CL and TE',
+    `POST / HTTP/1.1\r\n${HOST}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+    400,
+  ],
+  [
+    'TE and CL',
+    `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n`,
+    400,
+  ],
+  [
+    'two TE',
+    `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+    400,
+  ],
   ['TE gzip, chunked', `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`, 400],
   ['TE identity', `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: identity\r\n\r\n`, 400],
   ['a space before the colon', `GET / HTTP/1.1\r\n${HOST}Authorization : a\r\n\r\n`, 400],
@@ -94,7 +123,11 @@ test.each(CORPUS)('HTTP/1.1: %s', async (_name, request, status) => {
   expect(head.toLowerCase()).toContain('content-type: application/problem+json');
   expect(head.toLowerCase()).toContain('connection: close');
   const problem = JSON.parse(body) as { status: number; requestId: string };
-  expect(problem).toMatchObject({ status, requestId: expect.any(String) as string, detail: expect.any(String) as string });
+  expect(problem).toMatchObject({
+    status,
+    requestId: expect.any(String) as string,
+    detail: expect.any(String) as string,
+  });
 });
 
 test('a refusal is reported with the id that the client was given', async () => {
@@ -105,7 +138,9 @@ test('a refusal is reported with the id that the client was given', async () => 
 
 test('what is reported never carries the bytes of the client', async () => {
   running.errors.length = 0;
-  await exchangeRaw(running.port, [`GET / HTTP/1.1\r\nAuthorization: Bearer mbk_canary\r\nbad header\r\n\r\n`]);
+  await exchangeRaw(running.port, [
+    `GET / HTTP/1.1\r\nAuthorization: Bearer mbk_canary\r\nbad header\r\n\r\n`,
+  ]);
   expect(running.errors.length).toBe(1);
   expect(Object.keys(running.errors[0] ?? {})).not.toContain('rawPacket');
 });
@@ -115,17 +150,45 @@ const MORE_HEADERS = frame(FRAME.continuation, END_HEADERS, headerBlock([['x-b',
 const H2_CORPUS: [name: string, frames: Buffer[], outcome: number | 'reached' | 'dropped'][] = [
   ['TRACE', [headersFrame('TRACE', '/')], 405],
   ['an unknown method', [headersFrame('BREW', '/')], 501],
-  ['two Authorization', [headersFrame('GET', '/', [['authorization', 'a'], ['authorization', 'b']])], 400],
+  [
+    'two Authorization',
+    [
+      headersFrame('GET', '/', [
+        ['authorization', 'a'],
+        ['authorization', 'b'],
+      ]),
+    ],
+    400,
+  ],
   ['a Host that is not the authority', [headersFrame('GET', '/', [['host', 'evil.example']])], 400],
   ['a Host equal to the authority', [headersFrame('GET', '/', [['host', 'localhost']])], 'reached'],
-  ['65 headers', [headersFrame('GET', '/', Array.from({ length: 65 }, (_, i) => [`x-${String(i)}`, '1']))], 431],
+  [
+    '65 headers',
+    [
+      headersFrame(
+        'GET',
+        '/',
+        Array.from({ length: 65 }, (_, i) => [`x-${String(i)}`, '1']),
+      ),
+    ],
+    431,
+  ],
   ['17 KiB of headers', [headersFrame('GET', '/', [['x-a', 'a'.repeat(16_200)]], 0), MORE_HEADERS], 431],
   ['a long target', [headersFrame('GET', `/${'a'.repeat(8_192)}`)], 414],
   ['absolute-form', [headersFrame('GET', 'http://evil.example/')], 'dropped'],
   ['a fragment', [headersFrame('GET', '/a#b')], 400],
   ['another Expect', [headersFrame('GET', '/', [['expect', 'tea']])], 417],
   ['transfer-encoding', [headersFrame('GET', '/', [['transfer-encoding', 'chunked']])], 'dropped'],
-  ['two content-length', [headersFrame('POST', '/', [['content-length', '1'], ['content-length', '1']])], 'dropped'],
+  [
+    'two content-length',
+    [
+      headersFrame('POST', '/', [
+        ['content-length', '1'],
+        ['content-length', '1'],
+      ]),
+    ],
+    'dropped',
+  ],
   ['a header in upper case', [headersFrame('GET', '/', [['X-A', '1']])], 'dropped'],
   ['HEADERS, then garbage', [headersFrame('GET', '/'), Buffer.alloc(64, 0xff)], 'reached'],
   ['reset of an idle stream', [frame(FRAME.reset, 0, Buffer.alloc(4), 99)], 'dropped'],
@@ -134,8 +197,16 @@ const H2_CORPUS: [name: string, frames: Buffer[], outcome: number | 'reached' | 
   ['a lone continuation', [frame(FRAME.continuation, END_HEADERS, Buffer.alloc(4))], 'dropped'],
   ['compression of nonsense', [frame(FRAME.headers, END_HEADERS, Buffer.alloc(50, 0xff))], 'dropped'],
   ['a frame larger than allowed', [frame(FRAME.data, 0, Buffer.alloc(20_000))], 'dropped'],
-  ['data after the end', [headersFrame('GET', '/', [], LAST_FRAME), frame(FRAME.data, 0, Buffer.alloc(9))], 'reached'],
-  ['a reset at once', [headersFrame('GET', '/'), frame(FRAME.reset, 0, Buffer.from([0, 0, 0, 8]))], 'reached'],
+  [
+    'data after the end',
+    [headersFrame('GET', '/', [], LAST_FRAME), frame(FRAME.data, 0, Buffer.alloc(9))],
+    'reached',
+  ],
+  [
+    'a reset at once',
+    [headersFrame('GET', '/'), frame(FRAME.reset, 0, Buffer.from([0, 0, 0, 8]))],
+    'reached',
+  ],
 ];
 
 test.each(H2_CORPUS)('HTTP/2: %s', async (_name, frames, outcome) => {
@@ -169,16 +240,30 @@ test.each(['', 'P', 'PRI'])('a connection that stops after "%s" is closed', asyn
 
 test('a preface in single bytes is understood, and so is a method that begins like it', async () => {
   const bytes = [...Buffer.concat([PREFACE, headersFrame('GET', '/slow', [], LAST_FRAME)])];
-  await exchangeRaw(running.port, bytes.slice(0, 30).map((byte) => Buffer.from([byte])).concat(Buffer.from(bytes.slice(30))), 100);
+  await exchangeRaw(
+    running.port,
+    bytes
+      .slice(0, 30)
+      .map((byte) => Buffer.from([byte]))
+      .concat(Buffer.from(bytes.slice(30))),
+    100,
+  );
   expect(reached).toEqual(['GET /slow localhost']);
-  const put = await exchangeRaw(running.port, ['P', 'U', 'T / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n']);
+  const put = await exchangeRaw(running.port, [
+    'P',
+    'U',
+    'T / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
+  ]);
   expect(put).toMatch(/^HTTP\/1\.1 200 /);
 });
 
 test('a head that comes too slowly gets 408, and so does a body', async () => {
   const [head, body] = await Promise.all([
     exchangeRaw(running.port, ['GET / HTTP/1.1\r\n', 'X-Slow: ']),
-    exchangeRaw(running.port, [`POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n`, 'X: ']),
+    exchangeRaw(running.port, [
+      `POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n`,
+      'X: ',
+    ]),
   ]);
   expect(head).toMatch(/^HTTP\/1\.1 408 .*application\/problem\+json/s);
   expect(body).toMatch(/^HTTP\/1\.1 408 /);

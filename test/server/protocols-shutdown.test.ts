@@ -37,7 +37,10 @@ afterAll(() => {
 
 async function isRefused(): Promise<boolean> {
   const socket = net.connect(running.port, '127.0.0.1');
-  const outcome = await Promise.race([once(socket, 'connect'), once(socket, 'error')]).then(() => false, () => true);
+  const outcome = await Promise.race([once(socket, 'connect'), once(socket, 'error')]).then(
+    () => false,
+    () => true,
+  );
   socket.destroy();
   return outcome;
 }
@@ -84,7 +87,10 @@ test('idle and undecided connections end at once', async () => {
   const session = http2.connect(`http://127.0.0.1:${String(running.port)}`);
   await once(session, 'remoteSettings');
   const sockets = ['', 'PR', PREFACE.subarray(0, 20)].map((start) => {
-    const socket = net.connect(running.port, '127.0.0.1').on('error', () => undefined).resume();
+    const socket = net
+      .connect(running.port, '127.0.0.1')
+      .on('error', () => undefined)
+      .resume();
     socket.write(start);
     return socket;
   });
@@ -98,7 +104,12 @@ test('idle and undecided connections end at once', async () => {
 
 test('what has not finished after the grace period is cut, on both protocols', async () => {
   const asked = ['HTTP/1.1', 'HTTP/2'] as const;
-  const outcomes = asked.map((name) => CLIENTS[name](running.port, { path: '/started' }).then(() => 'whole', () => 'cut'));
+  const outcomes = asked.map((name) =>
+    CLIENTS[name](running.port, { path: '/started' }).then(
+      () => 'whole',
+      () => 'cut',
+    ),
+  );
   await eventually(() => held.length === 2);
   const started = Date.now();
   await running.server.close(100);
@@ -125,7 +136,14 @@ test('a port that is taken rejects listen', async () => {
   const { server } = await startServer(createApp());
   await expect(server.listen(running.port, '127.0.0.1')).rejects.toThrow();
   const second = (await import('../../src/http/server.ts')).createServer(createApp(), {
-    limits: { headersTimeoutMs: 1, requestTimeoutMs: 1, keepAliveTimeoutMs: 1, headerBytesMax: 1_024, connectionsMax: 1, maxConcurrentStreams: 1 },
+    limits: {
+      headersTimeoutMs: 1,
+      requestTimeoutMs: 1,
+      keepAliveTimeoutMs: 1,
+      headerBytesMax: 1_024,
+      connectionsMax: 1,
+      maxConcurrentStreams: 1,
+    },
   });
   await expect(second.listen(running.port, '127.0.0.1')).rejects.toThrow('EADDRINUSE');
   await second.close(0);

@@ -29,7 +29,11 @@ function createApp(): express.Express {
   const app = express();
   app.get('/seen', (req, res) => {
     const { httpVersion, originalUrl, protocol, hostname, ip } = req;
-    res.status(201).set('x-thing', 'a').append('x-thing', 'b').json({ httpVersion, originalUrl, protocol, hostname, ip });
+    res
+      .status(201)
+      .set('x-thing', 'a')
+      .append('x-thing', 'b')
+      .json({ httpVersion, originalUrl, protocol, hostname, ip });
   });
   app.get('/items/:id', (req, res) => res.send(req.params.id));
   app.post('/hash', async (req, res) => {
@@ -38,15 +42,24 @@ function createApp(): express.Express {
   });
   app.post('/model/:id/converse', async (req, res) => {
     using lease = await readBody(req, { bytesMax: 25_000_000, budget, timeoutMs: 5_000 });
-    const { messages } = JSON.parse(lease.bytes.toString()) as { messages: { content: { text: string }[] }[] };
+    const { messages } = JSON.parse(lease.bytes.toString()) as {
+      messages: { content: { text: string }[] }[];
+    };
     const text = `${req.params.id}: ${messages[0]?.content[0]?.text ?? ''}`;
     res.json({ output: { message: { role: 'assistant', content: [{ text }] } }, stopReason: 'end_turn' });
   });
   app.get('/hop-by-hop/:how', (req, res) => {
-    const headers = { Connection: 'x-a', 'Keep-Alive': 'timeout=5', 'Transfer-Encoding': 'identity', Upgrade: 'h2c' };
+    const headers = {
+      Connection: 'x-a',
+      'Keep-Alive': 'timeout=5',
+      'Transfer-Encoding': 'identity',
+      Upgrade: 'h2c',
+    };
     if (req.params.how === 'object') res.writeHead(200, { ...headers, 'x-kept': '1' });
-    else if (req.params.how === 'list') res.writeHead(200, [...Object.entries(headers).flat(), 'x-kept', '1']);
-    else for (const [name, value] of Object.entries({ ...headers, 'x-kept': '1' })) res.setHeader(name, value);
+    else if (req.params.how === 'list')
+      res.writeHead(200, [...Object.entries(headers).flat(), 'x-kept', '1']);
+    else
+      for (const [name, value] of Object.entries({ ...headers, 'x-kept': '1' })) res.setHeader(name, value);
     res.end('ok');
   });
   return app;
@@ -94,24 +107,32 @@ test.each(NAMES)('%s: HEAD, and an unknown path answered with a problem document
   expect([headUnknown.status, headUnknown.body.length]).toEqual([404, 0]);
 });
 
-test.each(NAMES)('%s: runs of slashes in the path become one; the rest of the target is not touched', async (name) => {
-  const answer = await CLIENTS[name](portOf(name), { path: '//items///a%2F%2Fb?u=//x//y' });
-  expect(answer.body.toString()).toBe('a//b');
-  const seen = await CLIENTS[name](portOf(name), { path: '//seen?u=//x//%2F' });
-  expect(JSON.parse(seen.body.toString())).toMatchObject({ originalUrl: '/seen?u=//x//%2F' });
-});
+test.each(NAMES)(
+  '%s: runs of slashes in the path become one; the rest of the target is not touched',
+  async (name) => {
+    const answer = await CLIENTS[name](portOf(name), { path: '//items///a%2F%2Fb?u=//x//y' });
+    expect(answer.body.toString()).toBe('a//b');
+    const seen = await CLIENTS[name](portOf(name), { path: '//seen?u=//x//%2F' });
+    expect(JSON.parse(seen.body.toString())).toMatchObject({ originalUrl: '/seen?u=//x//%2F' });
+  },
+);
 
-test.each(['set', 'object', 'list'])('HTTP/2: headers of HTTP/1 connections are dropped (%s)', async (how) => {
-  const answer = await CLIENTS['HTTP/2'](cleartext.port, { path: `/hop-by-hop/${how}` });
-  expect([answer.status, answer.body.toString(), answer.headers['x-kept']]).toEqual([200, 'ok', '1']);
-  for (const name of ['connection', 'keep-alive', 'transfer-encoding', 'upgrade']) {
-    expect(answer.headers).not.toHaveProperty(name);
-  }
-});
+test.each(['set', 'object', 'list'])(
+  'HTTP/2: headers of HTTP/1 connections are dropped (%s)',
+  async (how) => {
+    const answer = await CLIENTS['HTTP/2'](cleartext.port, { path: `/hop-by-hop/${how}` });
+    expect([answer.status, answer.body.toString(), answer.headers['x-kept']]).toEqual([200, 'ok', '1']);
+    for (const name of ['connection', 'keep-alive', 'transfer-encoding', 'upgrade']) {
+      expect(answer.headers).not.toHaveProperty(name);
+    }
+  },
+);
 
 test('fetch works, several requests at once', async () => {
   const answers = await Promise.all(
-    ['/seen', '/items/1', '/nowhere'].map((path) => fetch(`http://127.0.0.1:${String(cleartext.port)}${path}`)),
+    ['/seen', '/items/1', '/nowhere'].map((path) =>
+      fetch(`http://127.0.0.1:${String(cleartext.port)}${path}`),
+    ),
   );
   expect(answers.map(({ status }) => status)).toEqual([201, 200, 404]);
   await Promise.all(answers.map((answer) => answer.arrayBuffer()));
@@ -125,7 +146,12 @@ test('the AWS SDK for JavaScript converses with its default handler, which is HT
     authSchemePreference: ['httpBearerAuth'],
   });
   const say = (text: string) =>
-    client.send(new ConverseCommand({ modelId: 'amazon.nova-micro-v1:0', messages: [{ role: 'user', content: [{ text }] }] }));
+    client.send(
+      new ConverseCommand({
+        modelId: 'amazon.nova-micro-v1:0',
+        messages: [{ role: 'user', content: [{ text }] }],
+      }),
+    );
   const answers = await Promise.all(['one', 'two', 'three'].map(say));
   expect(answers.map(({ output }) => output?.message?.content?.[0]?.text)).toEqual([
     'amazon.nova-micro-v1:0: one',
@@ -136,5 +162,7 @@ test('the AWS SDK for JavaScript converses with its default handler, which is HT
 });
 
 test('no request is counted once all are answered', async () => {
-  expect(await eventually(() => cleartext.server.openRequests + encrypted.server.openRequests === 0)).toBe(true);
+  expect(await eventually(() => cleartext.server.openRequests + encrypted.server.openRequests === 0)).toBe(
+    true,
+  );
 });

@@ -35,8 +35,8 @@ export const initialize = merchantEndpoint<InitializeBody>({
   namesCredential: true,
   reply: { status: 200, description: 'Whose account it is, and what calls will use', schema: reply },
   handle: async (context) => {
-    const { services, principal, merchant, choice, actor, body: defaults } = context;
-    const resolved = await services.resolver.resolve({ principal, merchant, choice, actor });
+    const { services, body: defaults } = context;
+    const resolved = await services.resolver.resolve(context);
     const model = await checkModel(context, resolved);
     const sealed = await sealDirect(context, resolved);
     return {

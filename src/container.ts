@@ -23,6 +23,8 @@ import type { Clock } from './domain/clock.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
+import { openApiDocument } from './http/openapi.ts';
+import { ROUTES } from './http/routes.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
@@ -94,6 +96,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     logger,
     merchants,
     models,
+    openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchants, apiKeys, credentials.vault),
     ...credentials,
     usage: new UsageStore(database),
@@ -195,6 +198,9 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
   return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
 }
 
+/** Questions about models are small and quick, unlike paid calls. */
+const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
+
 function buildBedrock(config: Config, { clock }: Base) {
   const limits = {
     connectMs: config.connectTimeoutMs,
@@ -210,7 +216,7 @@ function buildBedrock(config: Config, { clock }: Base) {
       clientIdleMs: 60_000,
       clock,
     }),
-    models: new BedrockModels({ ...limits, endpoint: config.endpointBedrock }),
+    models: new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock }),
   };
 }
 

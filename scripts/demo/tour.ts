@@ -23,6 +23,7 @@ interface AuditPage {
 
 /** Runs the main job in each of its ways and prints what came of it. */
 export async function tour(facts: DemoFacts): Promise<void> {
+  process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] = 'true';
   const { accessKeyId: awsAccessKeyId, secretAccessKey: awsSecretAccessKey } = AWS.merchantADirect;
   console.log('\nThe main job, in each of the three ways:\n');
   await chat(facts, 'direct', { awsAccessKeyId, awsSecretAccessKey, awsRegion: 'us-east-1' });

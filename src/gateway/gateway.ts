@@ -8,13 +8,13 @@ import { UpstreamError } from '../bedrock/upstream-error.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
-import type { UpstreamFacts } from '../domain/usage.ts';
 import type { Ledger, OpenCall } from '../ledger/ledger.ts';
 import { InFlight } from './in-flight.ts';
 import { Lifeline } from './lifeline.ts';
 import type { CallIdentity, PaidCall, PaidReply } from './paid-call.ts';
 import { readWhole } from './read-whole.ts';
 import { relayStream } from './relay-stream.ts';
+import type { Sent } from './sent.ts';
 
 export interface GatewayOptions {
   /** How long a call is read on for its usage after the caller left. Milliseconds. */
@@ -29,17 +29,6 @@ export interface GatewayOptions {
 const DEADLINE_MARGIN_SECONDS = 60;
 /** Largest answer that is not a stream: images and embeddings of a batch fit with room. Bytes. */
 const ANSWER_BYTES_MAX = 64_000_000;
-
-/** A call on its way: what the steps below share. */
-export interface Sent {
-  call: OpenCall;
-  paid: PaidCall;
-  identity: CallIdentity;
-  reply: RuntimeReply;
-  lifeline: Lifeline;
-  facts: UpstreamFacts;
-  startedAtMs: number;
-}
 
 /**
  * The one path of every paid call: resolve -> open -> send -> settle.

@@ -4,7 +4,7 @@ import { createUsageTap } from '../bedrock/usage-tap.ts';
 import type { UsageTap } from '../bedrock/usage-tap.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CallOutcome, Operation } from '../domain/usage.ts';
-import type { Sent } from './gateway.ts';
+import type { Sent } from './sent.ts';
 import { withIdleTimeout } from './read-whole.ts';
 
 /** AWS's own frames stay below 16 MiB plus headers. Bytes. */

@@ -26,6 +26,8 @@ export interface Services {
   merchants: MerchantStore;
   models: BedrockModels;
   onboarding: Onboarding;
+  /** The table of routes as OpenAPI, made once. */
+  openApi: object;
   resolver: CredentialResolver;
   sessions: Sessions;
   usage: UsageStore;

@@ -2,7 +2,7 @@ import type { CallId, MerchantId } from '../domain/ids.ts';
 import type { CallOutcome } from '../domain/usage.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
-import type { CallIntent, Verdict } from './ledger.ts';
+import type { CallIntent, Verdict } from './call-intent.ts';
 
 /** The ledger's two writes, each one statement and one commit (functions in prisma/migrations). */
 export class LedgerStore {

@@ -1,0 +1,16 @@
+import type { RuntimeReply } from '../bedrock/runtime.ts';
+import type { UpstreamFacts } from '../domain/usage.ts';
+import type { OpenCall } from '../ledger/ledger.ts';
+import type { Lifeline } from './lifeline.ts';
+import type { CallIdentity, PaidCall } from './paid-call.ts';
+
+/** A call that has gone out: what reading, relaying and settling it share. */
+export interface Sent {
+  call: OpenCall;
+  paid: PaidCall;
+  identity: CallIdentity;
+  reply: RuntimeReply;
+  lifeline: Lifeline;
+  facts: UpstreamFacts;
+  startedAtMs: number;
+}

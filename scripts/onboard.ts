@@ -1,120 +1,133 @@
-/** Creates a merchant, its first API key and its credential: all of it or nothing. Secrets never come from arguments. */
-import { ConfigError } from '../src/config/env.ts';
-import { readFlags } from './cli/flags.ts';
-import { onboardInDatabase, onboardOverRest, Refused } from './cli/onboard-targets.ts';
-import type { Onboarded } from './cli/onboard-targets.ts';
-import { ONBOARD_OPTIONS, planOf, requestOf, secretsFor } from './cli/plan.ts';
-import type { OnboardPlan } from './cli/plan.ts';
-import { Interrupted } from './cli/prompt.ts';
-import { readSecrets } from './cli/secrets.ts';
-import { UsageError } from './cli/usage-error.ts';
+/** Creates a merchant, its first API key and its first credential; all of it or nothing. */
+import { ConfigError, readConfig } from '../src/config/env.ts';
+import type { Secrets } from '../src/config/secrets.ts';
+import type { Config } from '../src/config/settings.ts';
+import { readArguments } from './cli/arguments.ts';
+import { buildService, onboardInDatabase } from './cli/onboard-database.ts';
+import { flagProblems, ONBOARD_OPTIONS, orderOf, secretProblems } from './cli/onboard-order.ts';
+import type { GivenSecrets, OnboardFlags } from './cli/onboard-order.ts';
+import { howToFindOut, humanText, jsonLine } from './cli/onboard-result.ts';
+import type { Onboarded } from './cli/onboard-result.ts';
+import { askForSecrets, readGiven, sourceOf } from './cli/onboard-secrets.ts';
+import { onboardOverHttp, urlProblems } from './cli/onboard-service.ts';
+import { holdSignals, loadDotEnv, print, run, UsageError } from './cli/run.ts';
 
 const HELP = `Usage: npm run onboard -- --merchant ID --name TEXT --region REGION [options]
 
-Creates a merchant, its first API key and its first AWS credential: all of it, or nothing.
-AWS is asked whose credential it is before anything is written. The token is shown once.
+Creates a merchant, its first API key and its first AWS credential: all of it or nothing. Prints the ids, and the API key's token this
+one time. AWS is asked whether the credential works before anything is written.
 
-Where:
-  --url URL                  a running service; needs an operator's token (ops:merchants:write)
-  (no --url)                 the database of this machine's configuration (.env), without a service
-
-What:
-  --merchant ID              2 to 63 characters of a-z, 0-9 and -
+The merchant
+  --merchant ID              2 to 63 characters of a-z, 0-9 and -; it stands in every URL of the merchant
   --name TEXT                what people call it
-  --region REGION            region of the credential, e.g. us-east-1
-  --credential-name TEXT     default: first credential
+  --allow-direct             lets it send AWS keys with a request
+  --allow-service-defaults   lets it use the service's own AWS account
+  --regions A,B              regions it may use (default: all that the service has)
+
+Its credential, which becomes its default
+  --region REGION            where it is used, such as us-east-1
   --kind KIND                access-key (default) or bedrock-api-key
-  --no-credential            the merchant stores its credential later
-  --allow-direct             may send AWS keys in its requests
-  --allow-service-defaults   may use the service's own AWS account
-  --regions A,B              may use these regions only; default: all that are enabled
-  --key-name TEXT            default: first key
-  --scopes A,B               of the API key; default: all
-  --expires-in-days N        of the API key, 1 to 365; default: 90
+  --credential-name TEXT     (default: main)
+  --no-credential            creates none
 
-Secrets, never as arguments:
-  (a terminal)               asked one by one, not shown while typed
-  --secrets-stdin            JSON on standard input: {"operatorToken", "awsAccessKeyId", "awsSecretAccessKey",
-                             "awsSessionToken", "bedrockApiKey"}, as far as they are needed
-  --secrets-fd N             the same from file descriptor N
+Its API key
+  --key-name TEXT            (default: first key)
+  --scopes A,B               what it may do (default: everything of this merchant)
+  --expires-in-days N        1 to 365 (default: 90)
 
-Output:
-  --json                     one line: {"merchantId","apiKeyId","token","expiresAt","credentialId"}
+Where
+  --url https://HOST[:PORT]  a running service; needs an operator's token (npm run operator-key makes one)
+                             Without it: the database, with the same configuration as the service (environment, .env, CONFIG_FILE).
 
-Examples:
-  npm run onboard -- --merchant acme --name "Acme Ltd" --region eu-central-1
-  npm run --silent onboard -- --url https://bedrock.example --merchant acme --name Acme --region us-east-1 \\
-    --secrets-fd 3 --json 3< <(vault read -format=json ...)
+Secrets are never arguments. They are asked for without echo, or read as one JSON document:
+  --secrets-stdin            from stdin
+  --secrets-fd N             from file descriptor N
+  {"operatorToken": "mbo_...", "awsAccessKeyId": "AKIA...", "awsSecretAccessKey": "...", "awsSessionToken": "..."}
+  or, with --kind bedrock-api-key, {"operatorToken": "mbo_...", "bedrockApiKey": "..."}; operatorToken with --url only
 
-Exit codes: 0 done, 1 refused, 2 wrong use, 130 interrupted. With 1, 2 and 130 nothing was written, unless it says otherwise.
+Output
+  --json                     one line: {"merchantId", "apiKeyId", "token", "expiresAt", "credentialId"}
+  --help, -h                 prints this
+
+Examples
+  # asks for token and keys
+  npm run onboard -- --url https://bedrock.example.com --merchant acme-corp --name "Acme Corp" --region us-east-1
+
+  # from a password manager, for a program
+  op read op://vault/acme | npm run --silent onboard -- --url https://bedrock.example.com --merchant acme-corp --name "Acme Corp" \\
+    --region eu-central-1 --secrets-stdin --json
+
+  # on the service's own machine, from a file that only its owner may read
+  npm run onboard -- --merchant acme-corp --name "Acme Corp" --region us-east-1 --kind bedrock-api-key --secrets-fd 3 3< acme.json
+
+Exit code: 0 onboarded; 1 refused, or the outcome is not known (stderr says which, and how to find out); 2 bad input, all of it listed;
+130 interrupted. On 2 and 130 nothing was written.
 `;
 
-async function main(): Promise<number> {
-  const flags = readFlags(process.argv.slice(2), ONBOARD_OPTIONS);
-  if (flags['help'] === true) {
-    process.stdout.write(HELP);
-    return 0;
+/** read arguments -> read or ask for secrets -> onboard -> print */
+async function main(): Promise<void> {
+  const { values: flags, problems } = readArguments(ONBOARD_OPTIONS, process.argv.slice(2));
+  if (flags.help === true && problems.length === 0) {
+    await print(HELP, '');
+    return;
   }
-  const plan = planOf(flags);
-  const secrets = await readSecrets(secretsFor(plan), {
-    stdin: plan.secretsStdin,
-    fd: plan.secretsFd,
-    terminal: { input: process.stdin, output: process.stderr },
-    standardInput: process.stdin,
-  });
-  const request = requestOf(plan, secrets);
-  const onboarded =
-    plan.url === undefined
-      ? await onboardInDatabase(request)
-      : await onboardOverRest(plan.url, secrets.operatorToken ?? '', request);
-  process.stdout.write(plan.json ? `${JSON.stringify(jsonOf(onboarded))}\n` : textOf(onboarded, plan));
-  return 0;
+  const target = readTarget(flags);
+  const { source, problems: sourceProblems } = sourceOf(flags, process.stdin.isTTY);
+  const given = await readGiven(source);
+  // A flag that was refused is not missing as well.
+  const refused = new Set(problems.map((problem) => problem.split(' ')[0]));
+  problems.push(...flagProblems(flags).filter((problem) => !refused.has(problem.split(' ')[0])));
+  problems.push(...target.problems, ...sourceProblems, ...given.problems);
+  if (typeof source === 'object' && given.problems.length === 0)
+    problems.push(...secretProblems(flags, given.secrets));
+  if (problems.length > 0) throw new UsageError(problems);
+
+  const secrets =
+    source === 'terminal' ? await askForSecrets(flags, process.stdin, process.stderr) : given.secrets;
+  const { onboarded, baseUrl } = await onboard(flags, target, secrets);
+  const { merchantId, apiKey } = onboarded;
+  await print(
+    flags.json === true ? jsonLine(onboarded) : humanText(onboarded, baseUrl),
+    `${merchantId} is onboarded, but the token of its API key ${apiKey.id} is lost.`,
+  );
 }
 
-function jsonOf({ merchantId, apiKey, credentialId }: Onboarded) {
-  return { merchantId, apiKeyId: apiKey.id, token: apiKey.token, expiresAt: apiKey.expiresAt, credentialId };
+interface Target {
+  problems: string[];
+  configuration?: { config: Config; secrets: Secrets };
 }
 
-function textOf({ merchantId, apiKey, credentialId }: Onboarded, plan: OnboardPlan): string {
-  const base = `${plan.url ?? 'http://127.0.0.1:8080'}/api/merchants/${merchantId}/bedrock`;
-  return `Merchant     ${merchantId}
-Credential   ${credentialId ?? 'none yet: POST …/credentials stores one'}
-API key      ${apiKey.id}, until ${apiKey.expiresAt}
-Token        ${apiKey.token}
-
-Keep the token: it is not shown again. Any Bedrock client works with it:
-  AWS_ENDPOINT_URL_BEDROCK_RUNTIME=${base.replace(/\/$/, '')}
-  AWS_BEARER_TOKEN_BEDROCK=<the token>
-  AWS_REGION=${plan.credential?.region ?? 'us-east-1'}
-`;
-}
-
-/** What went wrong, on standard error; nothing on standard output. */
-function explain(error: unknown): number {
-  if (error instanceof UsageError) {
-    process.stderr.write(`${error.problems.join('\n')}\n`);
-    return 2;
+/** A running service, or the database of the service's own configuration. */
+function readTarget(flags: OnboardFlags): Target {
+  if (flags.url !== undefined) return { problems: urlProblems(flags.url, process.env) };
+  loadDotEnv();
+  try {
+    return { problems: [], configuration: readConfig() };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { problems: error.problems.map((problem) => `without --url: ${problem}`) };
   }
-  if (error instanceof Interrupted) {
-    process.stderr.write('Interrupted. Nothing was written.\n');
-    return 130;
-  }
-  if (error instanceof Refused) process.stderr.write(`${error.lines.join('\n')}\n`);
-  else if (error instanceof ConfigError) process.stderr.write(`${error.message}\nNothing was written.\n`);
-  else
-    process.stderr.write(
-      `Not onboarded: ${error instanceof Error ? error.message : 'unknown reason'}\nNothing was written.\n`,
-    );
-  return 1;
 }
 
-try {
-  process.loadEnvFile();
-} catch {
-  // There is no .env: the environment is all there is.
+async function onboard(
+  flags: OnboardFlags,
+  { configuration }: Target,
+  secrets: GivenSecrets,
+): Promise<{ onboarded: Onboarded; baseUrl: string }> {
+  const order = orderOf(flags, secrets);
+  const cut = `Cut off: it is not known whether ${order.id} was onboarded.\n${howToFindOut(order.id)}`;
+  if (configuration === undefined) {
+    const { origin } = new URL(flags.url ?? '');
+    using _held = holdSignals(cut);
+    const onboarded = await onboardOverHttp(order, { origin, operatorToken: secrets.operatorToken ?? '' });
+    return { onboarded, baseUrl: origin };
+  }
+  const { config } = configuration;
+  await using service = await buildService(config, configuration.secrets);
+  using _held = holdSignals(cut);
+  const onboarded = await onboardInDatabase(service, order);
+  const scheme = config.tlsCertFile === undefined ? 'http' : 'https';
+  return { onboarded, baseUrl: `${scheme}://${config.host}:${String(config.port)}` };
 }
-try {
-  process.exitCode = await main();
-} catch (error) {
-  process.exitCode = explain(error);
-}
+
+run('onboard', 'Not onboarded', main);

@@ -42,37 +42,42 @@ export function readArguments<O extends Options>(
   const problems = new Set<string>();
   let valueOfUnknownAt = -1;
   for (const token of tokens) {
-    if (token.kind === 'positional' && token.index !== valueOfUnknownAt)
+    if (token.kind === 'option') {
+      const { name, rawName, value } = token;
+      const type = Object.hasOwn(options, name) ? options[name]?.type : undefined;
+      // The argument that follows an unknown flag is its value, and needs no second complaint.
+      if (type === undefined && value === undefined) valueOfUnknownAt = token.index + 1;
+      const problem =
+        flagProblem(token, type) ?? (Object.hasOwn(values, name) ? 'is given twice' : undefined);
+      if (problem === undefined) values[name] = value ?? true;
+      else problems.add(`${SHOWABLE_FLAG.test(rawName) ? rawName : 'a flag'} ${problem}`);
+    } else if (token.kind === 'positional' && token.index !== valueOfUnknownAt)
       problems.add(`argument ${String(token.index + 1)} belongs to no flag; if it is a secret: ${LEAKED}`);
-    if (token.kind !== 'option') continue;
-    const option = Object.hasOwn(options, token.name) ? options[token.name] : undefined;
-    if (option === undefined) {
-      problems.add(unknownFlag(token.rawName));
-      if (token.value === undefined) valueOfUnknownAt = token.index + 1;
-      continue;
-    }
-    const problem = valueProblem(option.type, token.value, token.inlineValue === true);
-    if (problem !== undefined) problems.add(`--${token.name} ${problem}`);
-    else if (token.name in values) problems.add(`--${token.name} is given twice`);
-    else values[token.name] = token.value ?? true;
   }
   return { values: values as Values<O>, problems: [...problems] };
 }
 
-function unknownFlag(rawName: string): string {
-  if (!SHOWABLE_FLAG.test(rawName)) return 'a flag is given that this command does not have';
-  if (SECRET_FLAG.test(rawName)) return `${rawName} is refused, as is any secret in an argument: ${LEAKED}`;
-  return `${rawName} is not a flag of this command`;
+interface GivenFlag {
+  rawName: string;
+  value: string | undefined;
+  inlineValue: boolean | undefined;
 }
 
-function valueProblem(
-  type: 'string' | 'boolean',
-  value: string | undefined,
-  inline: boolean,
-): string | undefined {
-  if (type === 'boolean') return value === undefined ? undefined : 'takes no value';
+/** @param type of the flag; undefined when this command does not have it. */
+function flagProblem(flag: GivenFlag, type: 'string' | 'boolean' | undefined): string | undefined {
+  if (type === undefined) {
+    return SECRET_FLAG.test(flag.rawName)
+      ? `is refused, as is any secret in an argument: ${LEAKED}`
+      : 'is not one that this command has';
+  }
+  if (type === 'boolean') return flag.value === undefined ? undefined : 'takes no value';
+  return valueProblem(flag);
+}
+
+function valueProblem({ value, inlineValue }: GivenFlag): string | undefined {
   // Without "=", what looks like the next flag is one.
-  if (value === undefined || value === '' || (!inline && value.startsWith('-'))) return 'needs a value';
+  if (value === undefined || value === '' || (inlineValue !== true && value.startsWith('-')))
+    return 'needs a value';
   return SECRET_SHAPES.some((shape) => shape.test(value))
     ? `holds what looks like a secret: ${LEAKED}`
     : undefined;

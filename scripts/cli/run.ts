@@ -89,7 +89,9 @@ export function holdSignals(ifCut: string): Disposable {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
   let held = false;
   const hold = () => {
-    process.stderr.write(held ? `${ifCut}\n` : 'It has begun; waiting for its outcome. Once more ends at once.\n');
+    process.stderr.write(
+      held ? `${ifCut}\n` : 'It has begun; waiting for its outcome. Once more ends at once.\n',
+    );
     if (held) process.exit(130);
     held = true;
   };

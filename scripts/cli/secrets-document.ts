@@ -52,14 +52,9 @@ function parseSecrets<Name extends string>(
   const known = names.join(', ');
   if (text.trim() === '')
     return { secrets: {}, problems: [`${where} is empty: it must hold a JSON object with some of ${known}`] };
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch {
-    // The engine's own message quotes the text around the mistake.
-    return { secrets: {}, problems: [`${where} does not hold valid JSON`] };
-  }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed))
+  const parsed = parseJson(text);
+  if (parsed === undefined) return { secrets: {}, problems: [`${where} does not hold valid JSON`] };
+  if (!isObject(parsed))
     return { secrets: {}, problems: [`${where} must hold a JSON object with some of ${known}`] };
   const secrets: Partial<Record<Name, string>> = {};
   const problems: string[] = [];
@@ -73,6 +68,19 @@ function parseSecrets<Name extends string>(
     else secrets[name] = value;
   }
   return { secrets, problems };
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Undefined when it is none. The engine's own message quotes the text around the mistake, so it is not kept. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
 }
 
 /** @returns undefined when there is more than a document of secrets would hold. */

@@ -74,6 +74,7 @@ export class Terminal implements Disposable {
     this.#keys.length = 0;
   }
 
+  /** Reads until Enter, with Backspace and Ctrl-U. */
   async #line(echo: boolean): Promise<string> {
     const typed: string[] = [];
     const show = (text: string) => {
@@ -81,7 +82,7 @@ export class Terminal implements Disposable {
     };
     for (;;) {
       const key = await this.#nextKey();
-      if (key === undefined || key === CTRL_C || (key === CTRL_D && typed.length === 0)) {
+      if (key === undefined || isGoodbye(key, typed.length)) {
         this.#output.write('\n');
         throw new Interrupted();
       }
@@ -112,4 +113,9 @@ export class Terminal implements Disposable {
     this.#ended = true;
     this.#wake();
   };
+}
+
+/** Ctrl-C, or Ctrl-D before anything was typed. */
+function isGoodbye(key: string, typedLength: number): boolean {
+  return key === CTRL_C || (key === CTRL_D && typedLength === 0);
 }

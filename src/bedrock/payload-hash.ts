@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 
 /**
  * Bytes. Up to here hashing on the event loop (about 0.1 to 0.6 ms) costs less than handing the body to a thread;
- * 25 MB would stall every other call for 66 ms (PERFORMANCE.md).
+ * 25 MB would stall every other call for 66 ms.
  */
 const INLINE_BYTES_MAX = 256 * 1024;
 

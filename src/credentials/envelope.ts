@@ -8,7 +8,7 @@ import {
 } from 'node:crypto';
 
 /*
- * The box a stored secret lies in (SECURITY.md, D3). Pure: bytes in, bytes out; where the bytes are kept is the vault's business.
+ * The box a stored secret lies in (docs/security.md). Pure: bytes in, bytes out; where the bytes are kept is the vault's business.
  *
  *   magic "MBK" 3 | suite 0x01 1 | salt 32 | commitment 32 | iv 12 | length of ciphertext 4 | ciphertext | tag 16
  *

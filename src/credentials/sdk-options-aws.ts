@@ -19,7 +19,7 @@ type HandlerOptions = Parameters<NodeHttpHandler['handle']>[1];
 
 /**
  * Options that leave an AWS client nothing to guess: neither environment nor profile can change its host, signer, scheme or retries
- * (SECURITY.md, D7). `authSchemePreference` takes the short names `sigv4` and `httpBearerAuth`; the long ones are ignored without a word.
+ * (docs/security.md). `authSchemePreference` takes the short names `sigv4` and `httpBearerAuth`; the long ones are ignored without a word.
  */
 export function sdkOptions(target: ClientTarget, signer: Signer) {
   return {

@@ -1,6 +1,6 @@
 /**
  * How many bytes of request bodies the process holds at once. One per process: it is what keeps
- * many bodies of the largest size from exhausting memory (SECURITY.md D9: 256 MiB).
+ * many bodies of the largest size from exhausting memory (docs/security.md: 256 MiB).
  */
 export class BodyBudget {
   readonly #bytesMax: number;

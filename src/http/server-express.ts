@@ -34,7 +34,7 @@ export function requestListener(app: express.Express, options: ServerOptions): L
 
 /**
  * Lets one Express 5 app serve HTTP/2 too. Express replaces the prototype of every request and response by its own,
- * which descend from Node's HTTP/1 classes; on HTTP/2 that breaks both objects (AWS.md 1.2). So HTTP/2 requests go
+ * which descend from Node's HTTP/1 classes; on HTTP/2 that breaks both objects. So HTTP/2 requests go
  * through a view of the app: the same app, with prototypes that carry Express's methods over Node's HTTP/2 classes.
  * A mounted sub-app would put the HTTP/1 prototypes back: mount Routers only.
  */

@@ -9,9 +9,9 @@ import { destroyAfter } from './server-sockets.ts';
 import type { OpenRequests } from './server-requests.ts';
 import type { ServerHooks, ServerLimits } from './server-options.ts';
 
-/** Node looks for expired requests this often at most; a timeout may be late by as much (SECURITY.md D9). */
+/** Node looks for expired requests this often at most; a timeout may be late by as much (docs/security.md). */
 const EXPIRY_CHECK_MS = 5_000;
-/** Spreads long-lived clients over new replicas (SECURITY.md D9). */
+/** Spreads long-lived clients over new replicas (docs/security.md). */
 const REQUESTS_PER_SOCKET_MAX = 1_000;
 /** How long an answered client may go on sending before it is cut off: nginx's default (`lingering_time`). */
 const LINGER_MS = 30_000;

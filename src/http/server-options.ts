@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Refusal } from './protocol.ts';
 
-/** See SECURITY.md D9 for the defaults and their reasons. */
+/** See docs/security.md for the defaults and their reasons. */
 export interface ServerLimits {
   /** From the connection (or the previous answer) to the end of the headers; on HTTP/2 to the first request. */
   headersTimeoutMs: number;

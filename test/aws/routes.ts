@@ -93,7 +93,7 @@ const REST_ROUTES: readonly RestRow[] = [
   ],
 ];
 
-/** `x-amz-target` prefix of the JSON 1.1 services (AWS.md §4.1). */
+/** `x-amz-target` prefix of the JSON 1.1 services. */
 const TARGETS: Readonly<Record<string, { service: Service; operations: Readonly<Record<string, Operate>> }>> =
   {
     TrentService: { service: 'kms', operations: KMS_OPERATIONS },

@@ -51,8 +51,7 @@ async function expectLedgerAgrees(calls: number): Promise<void> {
   };
   const ledger = new Map(items.map((record) => [record.awsRequestId, record]));
   for (const { requestId, usage } of seen) {
-    const expected =
-      usage === undefined ? {} : { tokens: { input: usage.input, output: usage.output } };
+    const expected = usage === undefined ? {} : { tokens: { input: usage.input, output: usage.output } };
     expect(ledger.get(requestId)).toMatchObject({ state: 'settled', ...expected });
   }
 }

@@ -249,19 +249,16 @@ describe('ids, queries and paths', () => {
     expectProblem(await merchant.get(path), 'request.invalid');
   });
 
-  test.each([
-    '..%2F..%2Fcredentials',
-    'a b',
-    'x'.repeat(3_000),
-    'nova%00',
-    '%E2%82%AC',
-  ])('model id %s', async (id) => {
-    const calls = runtimeCalls(service).length;
-    const answer = await merchant.post(`/model/${id}/converse`, converseBody('x'));
-    expect(answer.status).toBe(400);
-    expect(answer.headers.get('x-amzn-errortype')).toBe('ValidationException');
-    expect(runtimeCalls(service)).toHaveLength(calls);
-  });
+  test.each(['..%2F..%2Fcredentials', 'a b', 'x'.repeat(3_000), 'nova%00', '%E2%82%AC'])(
+    'model id %s',
+    async (id) => {
+      const calls = runtimeCalls(service).length;
+      const answer = await merchant.post(`/model/${id}/converse`, converseBody('x'));
+      expect(answer.status).toBe(400);
+      expect(answer.headers.get('x-amzn-errortype')).toBe('ValidationException');
+      expect(runtimeCalls(service)).toHaveLength(calls);
+    },
+  );
 
   test('a malformed percent-encoding', async () => {
     expectProblem(await merchant.get('/credentials/%zz'), 'request.invalid', /percent/);

@@ -18,17 +18,33 @@ function errorOf(body: string | Buffer): ServiceError | undefined {
 }
 
 test('an object is parsed, with or without a byte order mark', () => {
-  expect(parseJsonObject(Buffer.from('{"a":[1,"\u00e9\\u00e9",null]}'))).toEqual({ a: [1, '\u00e9\u00e9', null] });
+  expect(parseJsonObject(Buffer.from('{"a":[1,"\u00e9\\u00e9",null]}'))).toEqual({
+    a: [1, '\u00e9\u00e9', null],
+  });
   expect(parseJsonObject(Buffer.from('\ufeff {"a":1}'))).toEqual({ a: 1 });
   expect(parseJsonObject(Buffer.from('{"a":1,"a":2}'))).toEqual({ a: 2 });
 });
 
-test.each(['', ' ', '[]', '[{}]', 'null', '1', '"a"', 'true', '{', '{"a":}', '{"a":1}}', "{'a':1}", '{"a":1,}', '{"a', '{"a\\', '{"a\\"'])(
-  'what is not a JSON object is malformed: %s',
-  (body) => {
-    expect(outcomeOf(body)).toBe('request.malformed_json');
-  },
-);
+test.each([
+  '',
+  ' ',
+  '[]',
+  '[{}]',
+  'null',
+  '1',
+  '"a"',
+  'true',
+  '{',
+  '{"a":}',
+  '{"a":1}}',
+  "{'a':1}",
+  '{"a":1,}',
+  '{"a',
+  '{"a\\',
+  '{"a\\"',
+])('what is not a JSON object is malformed: %s', (body) => {
+  expect(outcomeOf(body)).toBe('request.malformed_json');
+});
 
 test.each(['ff', 'c080', 'eda080', 'f4908080', 'e282', '80'])('invalid UTF-8 is malformed: %s', (hex) => {
   const body = Buffer.concat([Buffer.from('{"a":"'), Buffer.from(hex, 'hex'), Buffer.from('"}')]);
@@ -57,16 +73,26 @@ test('keys that reach into other objects are refused, however they are written; 
   expect(outcomeOf('{"__proto__":{"admin":true}}')).toBe('request.invalid');
   expect(outcomeOf('{"a":[{"\\u005f_proto__":1}]}')).toBe('request.invalid');
   expect(outcomeOf('{"a":{"constructor":{"prototype":{"admin":true}}}}')).toBe('request.invalid');
-  expect(outcomeOf('{"properties":{"constructor":{"type":"string"},"prototype":{"type":"string"}}}')).toBe('ok');
+  expect(outcomeOf('{"properties":{"constructor":{"type":"string"},"prototype":{"type":"string"}}}')).toBe(
+    'ok',
+  );
   expect(outcomeOf('{"constructor":"a","a":"__proto__"}')).toBe('ok');
 });
 
 test('errors never repeat what was sent', () => {
   const secret = 'wJalrXUtnFEMI';
-  for (const body of [`{"a":"${secret}`, `{"${secret}":${secret}}`, `["${secret}"]`, `{"__proto__":"${secret}"}`, secret]) {
+  for (const body of [
+    `{"a":"${secret}`,
+    `{"${secret}":${secret}}`,
+    `["${secret}"]`,
+    `{"__proto__":"${secret}"}`,
+    secret,
+  ]) {
     const error = errorOf(body);
     expect(error).toBeInstanceOf(ServiceError);
-    expect(JSON.stringify([error?.message, error?.detail, error?.options, String(error?.cause)])).not.toContain(secret.slice(0, 4));
+    expect(
+      JSON.stringify([error?.message, error?.detail, error?.options, String(error?.cause)]),
+    ).not.toContain(secret.slice(0, 4));
   }
   expect(errorOf('{"a":1 "b":2}')?.detail).toBe('The body is not valid JSON near character 7.');
 });
@@ -85,7 +111,9 @@ function naiveMembers(value: unknown): number {
 }
 
 /** Strings full of what the scan looks for. */
-const nastyString = fc.string({ unit: fc.constantFrom('"', '\\', '[', '{', ']', '}', ',', ':', ' ', 'a', '\u2028', '\ud83d\ude00') });
+const nastyString = fc.string({
+  unit: fc.constantFrom('"', '\\', '[', '{', ']', '}', ',', ':', ' ', 'a', '\u2028', '\ud83d\ude00'),
+});
 const nastyValue = fc.letrec((tie) => ({
   value: fc.oneof({ maxDepth: 6 }, nastyString, fc.integer(), fc.constant(null), tie('list'), tie('object')),
   list: fc.array(tie('value'), { maxLength: 6 }),
@@ -93,7 +121,12 @@ const nastyValue = fc.letrec((tie) => ({
 })).value;
 
 test('the scan agrees with a naive count of the parsed value', () => {
-  const wrapped = fc.record({ value: nastyValue, depth: fc.integer({ min: 55, max: 70 }), padding: fc.integer({ min: 19_900, max: 20_010 }), space: fc.constantFrom('', ' ', '\n\t') });
+  const wrapped = fc.record({
+    value: nastyValue,
+    depth: fc.integer({ min: 55, max: 70 }),
+    padding: fc.integer({ min: 19_900, max: 20_010 }),
+    space: fc.constantFrom('', ' ', '\n\t'),
+  });
   fc.assert(
     fc.property(wrapped, ({ value, depth, padding, space }) => {
       let deep: unknown = value;
@@ -109,16 +142,20 @@ test('the scan agrees with a naive count of the parsed value', () => {
 
 test('the scan never disagrees with JSON.parse about what is valid', () => {
   fc.assert(
-    fc.property(fc.string({ unit: fc.constantFrom('"', '\\', '[', '{', ']', '}', ',', ':', '1', 'u', ' ') }), (text) => {
-      let expected = 'ok';
-      try {
-        const value = JSON.parse(text) as unknown;
-        if (typeof value !== 'object' || value === null || Array.isArray(value)) expected = 'request.malformed_json';
-      } catch {
-        expected = 'request.malformed_json';
-      }
-      expect(outcomeOf(text)).toBe(expected);
-    }),
+    fc.property(
+      fc.string({ unit: fc.constantFrom('"', '\\', '[', '{', ']', '}', ',', ':', '1', 'u', ' ') }),
+      (text) => {
+        let expected = 'ok';
+        try {
+          const value = JSON.parse(text) as unknown;
+          if (typeof value !== 'object' || value === null || Array.isArray(value))
+            expected = 'request.malformed_json';
+        } catch {
+          expected = 'request.malformed_json';
+        }
+        expect(outcomeOf(text)).toBe(expected);
+      },
+    ),
   );
 });
 

@@ -8,7 +8,15 @@ import { BodyBudget } from '../../src/http/body-budget.ts';
 import { sendProblem } from '../../src/http/problem.ts';
 import { readBody } from '../../src/http/steps/read-body.ts';
 import { FRAME, PREFACE, frame, headersFrame } from '../server/protocols-frames.ts';
-import { CLIENTS, eventually, exchangeRaw, readAll, sleep, startServer, uncaught } from '../server/protocols-harness.ts';
+import {
+  CLIENTS,
+  eventually,
+  exchangeRaw,
+  readAll,
+  sleep,
+  startServer,
+  uncaught,
+} from '../server/protocols-harness.ts';
 import type { Ask, RunningServer } from '../server/protocols-harness.ts';
 
 const BYTES_MAX = 25_000_000;
@@ -33,7 +41,10 @@ beforeAll(async () => {
   app.post('/answers-early', async (req, res) => {
     const body = readBody(req, { bytesMax, budget, timeoutMs: 5_000 });
     setTimeout(() => res.end('early'), 20);
-    await body.then(() => outcomes.push('whole'), (error: unknown) => outcomes.push((error as ServiceError).code));
+    await body.then(
+      () => outcomes.push('whole'),
+      (error: unknown) => outcomes.push((error as ServiceError).code),
+    );
   });
   running = await startServer(app);
 });
@@ -50,7 +61,10 @@ afterAll(async () => {
   expect(uncaught).toEqual([]);
 });
 
-async function post(client: 'HTTP/1.1' | 'HTTP/2', ask: Ask): Promise<{ status: number; problem: Record<string, unknown> }> {
+async function post(
+  client: 'HTTP/1.1' | 'HTTP/2',
+  ask: Ask,
+): Promise<{ status: number; problem: Record<string, unknown> }> {
   const answer = await CLIENTS[client](running.port, { method: 'POST', ...ask });
   return { status: answer.status, problem: JSON.parse(answer.body.toString()) as Record<string, unknown> };
 }
@@ -61,7 +75,11 @@ test.each(BOTH)('%s: what is declared is reserved while it is held, and given ba
   const body = Buffer.alloc(100_000);
   const declared = await post(client, { headers: { 'content-length': body.length }, body });
   expect(declared).toEqual({ status: 200, problem: { bytes: 100_000, inUse: 100_000 } });
-  const chunked = await post(client, { headers: { 'transfer-encoding': 'chunked' }, body, ...(client === 'HTTP/2' && { headers: {} }) });
+  const chunked = await post(client, {
+    headers: { 'transfer-encoding': 'chunked' },
+    body,
+    ...(client === 'HTTP/2' && { headers: {} }),
+  });
   expect(chunked).toEqual({ status: 200, problem: { bytes: 100_000, inUse: 131_072 } });
   const none = await post(client, {});
   expect(none.problem).toMatchObject({ bytes: 0 });
@@ -79,7 +97,10 @@ test('HTTP/1.1: the answer to a 26 MB upload arrives, though it is refused at th
   const answers = [
     (await post('HTTP/1.1', { headers: { 'content-length': body.length }, body })).status,
     (await fetch(`http://127.0.0.1:${String(running.port)}/`, { method: 'POST', body })).status,
-    await uploadThenRead(`POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${String(body.length)}\r\n\r\n`, body),
+    await uploadThenRead(
+      `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: ${String(body.length)}\r\n\r\n`,
+      body,
+    ),
     await uploadThenRead('GET http://x/ HTTP/1.1\r\nHost: x\r\nContent-Length: 26000000\r\n\r\n', body),
   ];
   expect(answers).toEqual([413, 413, 413, 400]);
@@ -114,42 +135,63 @@ test.each(BOTH)('%s: more than 1 MiB needs a Content-Length', async (client) => 
   expect(over).toMatchObject({ status: 411, problem: { code: 'request.length_required' } });
 });
 
-test.each(BOTH)('%s: where less than 1 MiB is allowed, that limit holds without a Content-Length too', async (client) => {
-  bytesMax = 65_536;
-  const over = await post(client, { body: Buffer.alloc(65_537), headers: chunkedOn(client) });
-  expect(over).toMatchObject({ status: 413, problem: { code: 'request.too_large' } });
-});
+test.each(BOTH)(
+  '%s: where less than 1 MiB is allowed, that limit holds without a Content-Length too',
+  async (client) => {
+    bytesMax = 65_536;
+    const over = await post(client, { body: Buffer.alloc(65_537), headers: chunkedOn(client) });
+    expect(over).toMatchObject({ status: 413, problem: { code: 'request.too_large' } });
+  },
+);
 
 function chunkedOn(client: 'HTTP/1.1' | 'HTTP/2'): http.OutgoingHttpHeaders {
   return client === 'HTTP/1.1' ? { 'transfer-encoding': 'chunked' } : {};
 }
 
-test.each(BOTH)('%s: an exhausted budget is answered with Retry-After, and nothing stays reserved', async (client) => {
-  budget = new BodyBudget(50_000);
-  const headers = { 'content-length': 50_001 };
-  const answer = await CLIENTS[client](running.port, { method: 'POST', headers, body: Buffer.alloc(50_001) });
-  expect([answer.status, answer.headers['retry-after']]).toEqual([503, '2']);
-  const chunked = await post(client, { headers: chunkedOn(client), body: Buffer.alloc(50_001) });
-  expect(chunked).toMatchObject({ status: 503, problem: { code: 'service.overloaded' } });
-  expect(budget.inUse).toBe(0);
-});
+test.each(BOTH)(
+  '%s: an exhausted budget is answered with Retry-After, and nothing stays reserved',
+  async (client) => {
+    budget = new BodyBudget(50_000);
+    const headers = { 'content-length': 50_001 };
+    const answer = await CLIENTS[client](running.port, {
+      method: 'POST',
+      headers,
+      body: Buffer.alloc(50_001),
+    });
+    expect([answer.status, answer.headers['retry-after']]).toEqual([503, '2']);
+    const chunked = await post(client, { headers: chunkedOn(client), body: Buffer.alloc(50_001) });
+    expect(chunked).toMatchObject({ status: 503, problem: { code: 'service.overloaded' } });
+    expect(budget.inUse).toBe(0);
+  },
+);
 
 test.each(BOTH)('%s: compressed bodies are refused, identity is not', async (client) => {
-  const gzip = await post(client, { headers: { 'content-encoding': 'gzip', 'content-length': 3 }, body: Buffer.alloc(3) });
+  const gzip = await post(client, {
+    headers: { 'content-encoding': 'gzip', 'content-length': 3 },
+    body: Buffer.alloc(3),
+  });
   expect(gzip).toMatchObject({ status: 415, problem: { code: 'request.unsupported_media_type' } });
-  const identity = await post(client, { headers: { 'content-encoding': 'Identity', 'content-length': 3 }, body: Buffer.alloc(3) });
+  const identity = await post(client, {
+    headers: { 'content-encoding': 'Identity', 'content-length': 3 },
+    body: Buffer.alloc(3),
+  });
   expect(identity.status).toBe(200);
 });
 
 test('HTTP/1.1: a body that stops coming gets 408, and gives its reservation back', async () => {
-  const answer = await exchangeRaw(running.port, ['POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n', 'abc'], 600);
+  const answer = await exchangeRaw(
+    running.port,
+    ['POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n', 'abc'],
+    600,
+  );
   expect(answer).toMatch(/^HTTP\/1\.1 408 .*request\.timeout/s);
   expect(outcomes).toEqual(['request.timeout']);
   expect(budget.inUse).toBe(0);
 });
 
 test('HTTP/2: a body that stops coming gets 408, and one that is longer or shorter than declared is cut', async () => {
-  const head = (length: string): Buffer => Buffer.concat([PREFACE, headersFrame('POST', '/', [['content-length', length]])]);
+  const head = (length: string): Buffer =>
+    Buffer.concat([PREFACE, headersFrame('POST', '/', [['content-length', length]])]);
   await exchangeRaw(running.port, [head('9'), frame(FRAME.data, 0, Buffer.alloc(4))], 400);
   await exchangeRaw(running.port, [head('9'), frame(FRAME.data, 1, Buffer.alloc(4))], 50);
   await exchangeRaw(running.port, [head('3'), frame(FRAME.data, 1, Buffer.alloc(4))], 50);
@@ -158,13 +200,17 @@ test('HTTP/2: a body that stops coming gets 408, and one that is longer or short
 });
 
 test('HTTP/1.1: what follows a body is another request, and a short body waits for its rest', async () => {
-  const raw = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na';
+  const raw =
+    'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na';
   const answer = await exchangeRaw(running.port, [raw, 'b'], 60);
   expect(answer.match(/"bytes":\d/g)).toEqual(['"bytes":3', '"bytes":2']);
 });
 
 test('a malformed chunk is answered, and the handler learns that the body is lost', async () => {
-  const answer = await exchangeRaw(running.port, ['POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n', '3\r\nabc\r\nzz\r\n']);
+  const answer = await exchangeRaw(running.port, [
+    'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n',
+    '3\r\nabc\r\nzz\r\n',
+  ]);
   expect(answer).toMatch(/^HTTP\/1\.1 400 .*application\/problem\+json/s);
   expect(await eventually(() => outcomes.length === 1)).toBe(true);
   expect(outcomes).toEqual(['request.aborted']);
@@ -172,12 +218,17 @@ test('a malformed chunk is answered, and the handler learns that the body is los
 
 test('one byte per chunk costs no more memory than a large chunk', async () => {
   const body = '1\r\na\r\n'.repeat(20_000);
-  const answer = await exchangeRaw(running.port, [`POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${body}0\r\n\r\n`], 150);
+  const answer = await exchangeRaw(
+    running.port,
+    [`POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${body}0\r\n\r\n`],
+    150,
+  );
   expect(answer).toContain('{"bytes":20000,"inUse":32768}');
 });
 
 test('100 Continue is sent by the reader, so a refused upload is never invited', async () => {
-  const head = (more: string): string => `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n${more}\r\n`;
+  const head = (more: string): string =>
+    `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n${more}\r\n`;
   const invited = await exchangeRaw(running.port, [head(''), 'abc'], 60);
   expect(invited).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 /);
   const refused = await exchangeRaw(running.port, [head('Content-Encoding: br\r\n')], 60);
@@ -196,7 +247,9 @@ test('a body that was lost before it is asked for is refused at once', async () 
   const codes: string[] = [];
   app.post('/', async (req) => {
     await sleep(60);
-    await readBody(req, { bytesMax, budget, timeoutMs: 5_000 }).catch((error: unknown) => codes.push((error as ServiceError).code));
+    await readBody(req, { bytesMax, budget, timeoutMs: 5_000 }).catch((error: unknown) =>
+      codes.push((error as ServiceError).code),
+    );
   });
   await using late = await startServer(app);
   const { port } = late;

@@ -18,7 +18,7 @@ interface Conversation {
   serviceTier: object;
 }
 
-/** Converse: no token headers, usage in the body (AWS.md §2.2). */
+/** Converse: no token headers, usage in the body. */
 export function converse(call: Call, world: World): Answer {
   const { run, caches, serviceTier } = hold(call, world);
   const body = {

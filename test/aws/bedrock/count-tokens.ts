@@ -17,7 +17,7 @@ const shape = z.looseObject({
   }),
 });
 
-/** CountTokens: free, and only for Anthropic foundation model ids: AWS refuses inference profiles and Nova (AWS.md §6.1). */
+/** CountTokens: free, and only for Anthropic foundation model ids: AWS refuses inference profiles and Nova. */
 export function countTokensOperation(call: Call): Answer {
   const model = catalogueModel(call.resource ?? '');
   if (model?.family !== 'anthropic')

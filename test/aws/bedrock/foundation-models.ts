@@ -29,7 +29,7 @@ export function getFoundationModel({ resource = '', signer }: Call): Answer {
   return json({ modelDetails: modelSummary(known(resource), signer.region) });
 }
 
-/** What the account may use; it does not say that this principal may invoke (AWS.md §6.2). */
+/** What the account may use; it does not say that this principal may invoke. */
 export function getFoundationModelAvailability({ resource = '' }: Call): Answer {
   return json({
     modelId: known(resource).modelId,

@@ -5,7 +5,7 @@ import type { Signer } from '../identity/key-ring.ts';
 
 /**
  * The ARNs that a policy must allow for a call with this model identifier: for a profile, the profile and the foundation model in
- * every region that it may route to (AWS.md §6.1).
+ * every region that it may route to.
  */
 export function iamResources(id: string, { region, accountId }: Signer): string[] {
   const short = id.slice(id.lastIndexOf('/') + 1);

@@ -41,7 +41,7 @@ export function getInferenceProfile({ resource = '', signer }: Call, { bedrock }
   return json(systemSummary(geography, model, signer));
 }
 
-/** An application profile, copied from a model or a system profile: what cost allocation per merchant hangs on (AWS.md §6.1). */
+/** An application profile, copied from a model or a system profile: what cost allocation per merchant hangs on. */
 export function createInferenceProfile({ request, requestId, signer }: Call, { bedrock }: World): Answer {
   const body = parseBody(createShape, request.body);
   const modelId = modelIdOf(body.modelSource.copyFrom);

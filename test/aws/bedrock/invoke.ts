@@ -103,7 +103,7 @@ function* chunkFrames(parts: Iterable<object>): Generator<Buffer> {
   }
 }
 
-/** One chunk and no metrics: no model ran, only guardrail units are billed (AWS.md §2.2, edge). */
+/** One chunk and no metrics: no model ran, only guardrail units are billed. */
 function blockedByGuardrail(): object {
   const usage = {
     topicPolicyUnits: 1,

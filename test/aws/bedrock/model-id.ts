@@ -5,7 +5,7 @@ import type { OwnedModels } from './owned.ts';
 import type { Signer } from '../identity/key-ring.ts';
 
 const ARN = /^arn:aws:bedrock:([a-z0-9-]*):(\d*):([a-z-]+)\/(.+)$/;
-/** Resources of an account, named by exactly twelve characters (AWS.md §1.3). */
+/** Resources of an account, named by exactly twelve characters. */
 const OWNED = new Set([
   'provisioned-model',
   'application-inference-profile',

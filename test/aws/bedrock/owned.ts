@@ -47,7 +47,7 @@ export class OwnedModels {
     const tokenHash = createHash('sha256').update(`${accountId} ${kind} ${token}`).digest('hex');
     const before = [...this.#byArn.values()].find((owned) => owned.tokenHash === tokenHash);
     if (before) return before;
-    // Twelve characters of a-z0-9, as AWS makes them (AWS.md §1.3).
+    // Twelve characters of a-z0-9, as AWS makes them.
     const arn = `arn:aws:bedrock:${region}:${accountId}:${kind}/${randomBytes(6).toString('hex')}`;
     const now = Date.now();
     const owned: OwnedModel = {

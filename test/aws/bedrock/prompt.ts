@@ -75,7 +75,7 @@ const anthropicBlock = z.looseObject({
 });
 const anthropicText = z.union([z.string(), z.array(anthropicBlock)]);
 
-/** Anthropic Messages as Bedrock takes it: `anthropic_version` is required, of whatever date (AWS.md §1.6). */
+/** Anthropic Messages as Bedrock takes it: `anthropic_version` is required, of whatever date. */
 export const anthropicShape = z.looseObject({
   anthropic_version: z.string(),
   max_tokens: z.int().min(1),

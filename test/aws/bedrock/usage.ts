@@ -1,7 +1,7 @@
 import type { Run } from './run.ts';
 import type { Usage } from '../wire/answer.ts';
 
-/** AWS's total is the sum of all buckets: input excludes the cache (AWS.md §2.2). */
+/** AWS's total is the sum of all buckets: input excludes the cache. */
 export function totalTokens(usage: Usage): number {
   return usage.input + usage.output + cacheTokens(usage);
 }

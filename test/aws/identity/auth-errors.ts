@@ -9,7 +9,7 @@ interface FailureRow {
   status: number;
 }
 
-/** What AWS's front door calls each failure: `rest` on JSON services, `query` on STS. Statuses from AWS.md §3. */
+/** What AWS's front door calls each failure: `rest` on JSON services, `query` on STS. */
 const FAILURES: Record<Failure, FailureRow> = {
   missing: { rest: 'MissingAuthenticationTokenException', query: 'MissingAuthenticationToken', status: 403 },
   incomplete: { rest: 'IncompleteSignatureException', query: 'IncompleteSignature', status: 400 },
@@ -26,7 +26,7 @@ export function authError(service: Service, failure: Failure, message: string): 
   return new AwsError(row.rest, message, { status: jsonTarget ? 400 : row.status, namespace: 'coral' });
 }
 
-/** A Bedrock API key that is not accepted: AWS answers with a capital `Message` here (AWS.md §1.8). */
+/** A Bedrock API key that is not accepted: AWS answers with a capital `Message` here. */
 export function bearerError(message: string): AwsError {
   return new AwsError('AccessDeniedException', message, {
     status: 403,

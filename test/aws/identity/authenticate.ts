@@ -9,7 +9,7 @@ import type { AwsRequest } from '../wire/request.ts';
 
 const MISMATCH =
   'The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details.';
-/** Bearer keys open these two only (AWS.md §1.8). */
+/** Bearer keys open these two only. */
 const BEARER_SERVICES: ReadonlySet<Service> = new Set(['bedrock', 'bedrock-runtime']);
 
 /**

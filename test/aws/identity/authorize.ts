@@ -3,7 +3,7 @@ import { AwsError } from '../wire/errors.ts';
 import type { Service } from '../wire/errors.ts';
 import type { Signer } from './key-ring.ts';
 
-/** Operations whose IAM action has another name (AWS.md §6.1); the rest are `<prefix>:<Operation>`. */
+/** Operations whose IAM action has another name; the rest are `<prefix>:<Operation>`. */
 const ACTION_OF: Readonly<Record<string, string>> = {
   Converse: 'InvokeModel',
   ConverseStream: 'InvokeModelWithResponseStream',

@@ -47,7 +47,7 @@ function canonicalRequest(request: AwsRequest, signedHeaders: readonly string[])
   ].join('\n');
 }
 
-/** Each segment of the raw path is percent-encoded again, so `%3A` becomes `%253A`; empty and dot segments go (AWS.md §1.5). */
+/** Each segment of the raw path is percent-encoded again, so `%3A` becomes `%253A`; empty and dot segments go. */
 function canonicalPath(path: string): string {
   const kept: string[] = [];
   for (const segment of path.split('/')) {

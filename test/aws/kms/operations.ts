@@ -12,7 +12,7 @@ import type { Call, World } from '../call.ts';
 type Operation = (call: Call, world: World) => Answer;
 
 const ALGORITHM = 'SYMMETRIC_DEFAULT';
-/** Limits of KMS (AWS.md §4.1). */
+/** Limits of KMS. */
 const PLAINTEXT_BYTES_MAX = 4096;
 const DATA_KEY_BYTES_MAX = 1024;
 

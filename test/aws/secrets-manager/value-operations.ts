@@ -8,7 +8,7 @@ import type { SecretVersion, StoredSecret } from './secret.ts';
 import type { Answer } from '../wire/answer.ts';
 import type { Call, World } from '../call.ts';
 
-/** Limit of Secrets Manager (AWS.md §4.2). */
+/** Limit of Secrets Manager. */
 const VALUE_LENGTH_MAX = 65_536;
 
 const value = {

@@ -8,7 +8,7 @@ import type { Answer } from '../wire/answer.ts';
 import type { Call, World } from '../call.ts';
 import type { Signer } from '../identity/key-ring.ts';
 
-/** Limits of AssumeRole (AWS.md §4.1). */
+/** Limits of AssumeRole. */
 const DURATION_SECONDS = { least: 900, usual: 3600, chained: 3600 } as const;
 const POLICY_LENGTH_MAX = 2048;
 const SESSION_NAME = /^[\w+=,.@-]{2,64}$/;

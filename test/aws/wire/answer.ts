@@ -60,7 +60,7 @@ export function escapeXml(text: string): string {
   return text.replace(/[<>&"']/g, (c) => `&#${String(c.charCodeAt(0))};`);
 }
 
-/** Puts an error into the wire form of the service that gives it (AWS.md §3 and §4.1). */
+/** Puts an error into the wire form of the service that gives it. */
 export function errorAnswer(service: Service, error: AwsError, requestId: string): UnaryAnswer {
   const { status = 400, headers = {} } = error.options;
   const answer = ERROR_FORMS[service](error, requestId);

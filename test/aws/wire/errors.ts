@@ -2,7 +2,7 @@
 export const SERVICES = ['bedrock-runtime', 'bedrock', 'kms', 'secretsmanager', 'sts'] as const;
 export type Service = (typeof SERVICES)[number];
 
-/** Where an error type lives: `bedrock` for the service's own errors, `coral` for those of AWS's front door (AWS.md §3). */
+/** Where an error type lives: `bedrock` for the service's own errors, `coral` for those of AWS's front door. */
 type ErrorNamespace = 'bedrock' | 'coral';
 
 export interface AwsErrorOptions {

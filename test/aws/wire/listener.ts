@@ -26,7 +26,7 @@ const HTTP2_PREFACE = 'PRI ';
 
 /**
  * HTTP/1.1 and cleartext HTTP/2 (prior knowledge) on one loopback port, because the JavaScript Bedrock client speaks only the
- * second and every other client only the first (AWS.md §1.1).
+ * second and every other client only the first.
  */
 export async function listen(port: number, onArrival: (arrival: Arrival) => void): Promise<Listener> {
   const sockets = new Set<Socket>();

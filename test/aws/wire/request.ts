@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Arrival, Protocol } from './listener.ts';
 
-/** AWS.md §1.3: the largest body that InvokeModel takes. */
+/** The largest body that InvokeModel takes. */
 export const BODY_BYTES_MAX = 25_000_000;
 /** Beyond this the rest of an oversized body is not even read away. */
 const DISCARD_BYTES_MAX = 4 * BODY_BYTES_MAX;

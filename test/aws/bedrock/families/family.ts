@@ -1,7 +1,7 @@
 import type { Prompt } from '../prompt.ts';
 import type { Run } from '../run.ts';
 
-/** How one family of text models words its requests and answers in InvokeModel (AWS.md §2.2). */
+/** How one family of text models words its requests and answers in InvokeModel. */
 export interface TextFamily {
   /** Whether the family reports prompt caching, in headers and metrics. */
   caches: boolean;

@@ -38,19 +38,19 @@ export function readArguments<O extends Options>(
     allowPositionals: true,
     tokens: true,
   });
+  const types = new Map(Object.entries(options).map(([name, { type }]) => [name, type]));
   const values: Record<string, string | true> = {};
   const problems = new Set<string>();
   let valueOfUnknownAt = -1;
   for (const token of tokens) {
     if (token.kind === 'option') {
-      const { name, rawName, value } = token;
-      const type = Object.hasOwn(options, name) ? options[name]?.type : undefined;
+      const { name, value } = token;
+      const type = types.get(name);
       // The argument that follows an unknown flag is its value, and needs no second complaint.
       if (type === undefined && value === undefined) valueOfUnknownAt = token.index + 1;
-      const problem =
-        flagProblem(token, type) ?? (Object.hasOwn(values, name) ? 'is given twice' : undefined);
-      if (problem === undefined) values[name] = value ?? true;
-      else problems.add(`${SHOWABLE_FLAG.test(rawName) ? rawName : 'a flag'} ${problem}`);
+      const problem = flagProblem(token, type, Object.hasOwn(values, name));
+      if (problem !== undefined) problems.add(problem);
+      else values[name] = value ?? true;
     } else if (token.kind === 'positional' && token.index !== valueOfUnknownAt)
       problems.add(`argument ${String(token.index + 1)} belongs to no flag; if it is a secret: ${LEAKED}`);
   }
@@ -64,14 +64,21 @@ interface GivenFlag {
 }
 
 /** @param type of the flag; undefined when this command does not have it. */
-function flagProblem(flag: GivenFlag, type: 'string' | 'boolean' | undefined): string | undefined {
+function flagProblem(
+  flag: GivenFlag,
+  type: 'string' | 'boolean' | undefined,
+  seen: boolean,
+): string | undefined {
+  const name = SHOWABLE_FLAG.test(flag.rawName) ? flag.rawName : 'a flag';
   if (type === undefined) {
     return SECRET_FLAG.test(flag.rawName)
-      ? `is refused, as is any secret in an argument: ${LEAKED}`
-      : 'is not one that this command has';
+      ? `${name} is refused, as is any secret in an argument: ${LEAKED}`
+      : `${name} is not one that this command has`;
   }
-  if (type === 'boolean') return flag.value === undefined ? undefined : 'takes no value';
-  return valueProblem(flag);
+  if (seen) return `${name} is given twice`;
+  const problem =
+    type === 'string' ? valueProblem(flag) : flag.value === undefined ? undefined : 'takes no value';
+  return problem === undefined ? undefined : `${name} ${problem}`;
 }
 
 function valueProblem({ value, inlineValue }: GivenFlag): string | undefined {

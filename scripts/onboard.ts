@@ -41,7 +41,7 @@ Where
 
 Secrets are never arguments. They are asked for without echo, or read as one JSON document:
   --secrets-stdin            from stdin
-  --secrets-fd N             from file descriptor N
+  --secrets-fd N             from file descriptor N (npm passes on stdin only: use node --import tsx scripts/onboard.ts)
   {"operatorToken": "mbo_...", "awsAccessKeyId": "AKIA...", "awsSecretAccessKey": "...", "awsSessionToken": "..."}
   or, with --kind bedrock-api-key, {"operatorToken": "mbo_...", "bedrockApiKey": "..."}; operatorToken with --url only
 
@@ -58,7 +58,8 @@ Examples
     --region eu-central-1 --secrets-stdin --json
 
   # on the service's own machine, from a file that only its owner may read
-  npm run onboard -- --merchant acme-corp --name "Acme Corp" --region us-east-1 --kind bedrock-api-key --secrets-fd 3 3< acme.json
+  node --import tsx scripts/onboard.ts --merchant acme-corp --name "Acme Corp" --region us-east-1 --kind bedrock-api-key \\
+    --secrets-fd 3 3< acme.json
 
 Exit code: 0 onboarded; 1 refused, or the outcome is not known (stderr says which, and how to find out); 2 bad input, all of it listed;
 130 interrupted. On 2 and 130 nothing was written.
@@ -71,11 +72,11 @@ async function main(): Promise<void> {
     await print(HELP, '');
     return;
   }
-  const target = readTarget(flags);
-  const { source, problems: sourceProblems } = sourceOf(flags, process.stdin.isTTY);
-  const given = await readGiven(source);
   // A flag that was refused is not missing as well.
   const refused = new Set(problems.map((problem) => problem.split(' ')[0]));
+  const target = refused.has('--url') ? { problems: [] } : readTarget(flags);
+  const { source, problems: sourceProblems } = sourceOf(flags, process.stdin.isTTY);
+  const given = await readGiven(source);
   problems.push(...flagProblems(flags).filter((problem) => !refused.has(problem.split(' ')[0])));
   problems.push(...target.problems, ...sourceProblems, ...given.problems);
   if (typeof source === 'object' && given.problems.length === 0)

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { ConfigError, readConfig } from './config/env.ts';
+import { ConfigError, loadDotEnv, readConfig } from './config/env.ts';
 import { build } from './container.ts';
 
 const HELP = `merchant-bedrock: AWS Bedrock for many merchants, each with its own AWS account
@@ -40,6 +40,7 @@ async function main(): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
+  loadDotEnv();
   const { config, secrets } = readConfig(undefined, overrides);
   await using service = await build(config, secrets);
   if (checkOnly) {

@@ -20,8 +20,9 @@ const SECRET_SHAPES = [
   // A secret access key: 40 characters of base64 that no word has.
   /^(?=.*[A-Z])(?=.*[a-z])(?=.*\d)[A-Za-z0-9/+=]{40}$/,
 ];
-const LEAKED =
-  'every argument is seen by ps, kept in the shell history and in logs. If it was a real one, replace it';
+const SECRET = 'a secret is never an argument';
+const ADVICE =
+  'arguments are seen by ps and kept in the shell history and in logs: if one of these was a real secret, replace it';
 
 /**
  * Reads the arguments of a command. Like `parseArgs`, but it finds every problem and not only the first, and no problem ever repeats a
@@ -52,8 +53,9 @@ export function readArguments<O extends Options>(
       if (problem !== undefined) problems.add(problem);
       else values[name] = value ?? true;
     } else if (token.kind === 'positional' && token.index !== valueOfUnknownAt)
-      problems.add(`argument ${String(token.index + 1)} belongs to no flag; if it is a secret: ${LEAKED}`);
+      problems.add(`argument ${String(token.index + 1)} belongs to no flag; and ${SECRET}`);
   }
+  if ([...problems].some((problem) => problem.endsWith(SECRET))) problems.add(ADVICE);
   return { values: values as Values<O>, problems: [...problems] };
 }
 
@@ -72,7 +74,7 @@ function flagProblem(
   const name = SHOWABLE_FLAG.test(flag.rawName) ? flag.rawName : 'a flag';
   if (type === undefined) {
     return SECRET_FLAG.test(flag.rawName)
-      ? `${name} is refused, as is any secret in an argument: ${LEAKED}`
+      ? `${name} is refused: ${SECRET}`
       : `${name} is not one that this command has`;
   }
   if (seen) return `${name} is given twice`;
@@ -86,7 +88,7 @@ function valueProblem({ value, inlineValue }: GivenFlag): string | undefined {
   if (value === undefined || value === '' || (inlineValue !== true && value.startsWith('-')))
     return 'needs a value';
   return SECRET_SHAPES.some((shape) => shape.test(value))
-    ? `holds what looks like a secret: ${LEAKED}`
+    ? `holds what looks like a secret, and ${SECRET}`
     : undefined;
 }
 

@@ -131,7 +131,8 @@ function parse(text: string): unknown {
 
 /** fetch wraps the reason as `cause`, sometimes as a list with one code. */
 function reasonOf(error: unknown): string {
-  return nameOf(error instanceof TypeError && error.cause !== undefined ? error.cause : error);
+  const { cause } = (error ?? {}) as { cause?: unknown };
+  return nameOf(cause ?? error);
 }
 
 /** A service that sends secrets back in its answer must not get them onto the screen. */

@@ -47,11 +47,11 @@ function ending(npmScript: string, notDone: string, error: unknown): { text: str
   return { text: `${notDone}: ${nameOf(error)}`, exitCode: 1 };
 }
 
-/** The class and code of an error: all that may be shown of one that this program did not make. */
+/** The code of an error, or else its class: all that may be shown of one that this program did not make. */
 export function nameOf(error: unknown): string {
-  if (!(error instanceof Error)) return 'unknown reason';
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' && /^[A-Z0-9_]{1,60}$/.test(code) ? code : error.name;
+  const { code, name } = (error ?? {}) as { code?: unknown; name?: unknown };
+  const known = [code, name].find((text) => typeof text === 'string' && /^[A-Za-z0-9_]{1,60}$/.test(text));
+  return typeof known === 'string' ? known : 'unknown reason';
 }
 
 /** Text from elsewhere, fit for a terminal: no control characters, and none of `secrets`, should somebody send one back. */

@@ -1,4 +1,5 @@
-import { createReadStream, fstatSync } from 'node:fs';
+import { createReadStream, existsSync, fstatSync, readdirSync, readFileSync } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { Socket } from 'node:net';
 import { isatty } from 'node:tty';
 import { nameOf } from './run.ts';
@@ -32,7 +33,11 @@ export async function readSecrets<Name extends string>(
   try {
     bytes = await readAll(fd);
   } catch (error) {
-    return refuse(`cannot be read (${nameOf(error)})`);
+    return refuse(
+      fd === 0
+        ? `cannot be read (${nameOf(error)})`
+        : `cannot be read: is it open, as with ${String(fd)}< secrets.json? (npm run passes on stdin only: start this with node --import tsx)`,
+    );
   }
   if (bytes === undefined) return refuse('holds more than a document of secrets would');
   try {
@@ -86,6 +91,8 @@ function parseJson(text: string): unknown {
 /** @returns undefined when there is more than a document of secrets would hold. */
 async function readAll(fd: number): Promise<Buffer | undefined> {
   const kind = fstatSync(fd);
+  if (kind.isFIFO() && isOurOwn(kind))
+    throw Object.assign(new Error('not given to this process'), { code: 'EBADF' });
   // Pipes and sockets may be non-blocking, which a file stream does not bear.
   const stream =
     kind.isFIFO() || kind.isSocket()
@@ -101,4 +108,28 @@ async function readAll(fd: number): Promise<Buffer | undefined> {
   const all = Buffer.concat(chunks);
   for (const chunk of chunks) chunk.fill(0);
   return all;
+}
+
+/**
+ * Node has pipes of its own, with both ends in this process. A number that nobody opened can be one of them, and reading it would wait for
+ * ever. Told apart where /proc says which end a descriptor is.
+ */
+function isOurOwn(pipe: Stats): boolean {
+  return descriptors().some((fd) => {
+    try {
+      const { dev, ino } = fstatSync(fd);
+      return dev === pipe.dev && ino === pipe.ino && isWritable(fd);
+    } catch {
+      return false;
+    }
+  });
+}
+
+function descriptors(): number[] {
+  return existsSync('/proc/self/fd') ? readdirSync('/proc/self/fd').map(Number) : [];
+}
+
+/** `flags` are those of open(2), in octal; the last bit is O_WRONLY. */
+function isWritable(fd: number): boolean {
+  return /^flags:\s*[0-7]*[1357]$/m.test(readFileSync(`/proc/self/fdinfo/${String(fd)}`, 'utf8'));
 }

@@ -25,6 +25,11 @@ export class ConfigError extends Error {
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** Takes .env of the working directory into the environment, if there is one. What is set already stays. */
+export function loadDotEnv(): void {
+  if (existsSync('.env')) process.loadEnvFile('.env');
+}
+
 /**
  * Reads the configuration in layers: defaults, then the file that CONFIG_FILE names (YAML or JSON), then the environment, then flags.
  * This file is the only reader of `process.env`.

@@ -39,7 +39,12 @@ export async function runCommand(
   const child = spawn(process.execPath, ['--import', TSX, path.join(ROOT, script), ...args], {
     cwd,
     env: { ...env, PATH: process.env['PATH'] ?? '', TMPDIR: ELSEWHERE },
-    stdio: [stdin === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...(fd3 === undefined ? [] : ['pipe' as const])],
+    stdio: [
+      stdin === undefined ? 'ignore' : 'pipe',
+      'pipe',
+      'pipe',
+      ...(fd3 === undefined ? [] : ['pipe' as const]),
+    ],
   });
   feed(child.stdin, stdin);
   feed(child.stdio[3] as Writable | undefined, fd3);
@@ -58,13 +63,17 @@ export function withPlaceholders({ code, stdout, stderr }: Transcript): Transcri
 }
 
 function placeholders(text: string): string {
-  return text
-    .replaceAll(/\bmb([ko])_(live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b/g, '<mb$1 $2 token>')
-    .replaceAll(/\bcred_[0-9A-Za-z]{22}\b/g, '<credential>')
-    .replaceAll(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\b/g, '<date>')
-    .replaceAll(/((?:API key|operator key|apiKeyId":|"id":) *"?)[0-9A-Za-z]{12}\b/g, '$1<key id>')
-    .replaceAll(/(requestId: )\S+/g, '$1<request id>')
-    .replaceAll(/http:\/\/(127\.0\.0\.1|localhost):\d+/g, '<url>');
+  return (
+    text
+      .replaceAll(/\bmb([ko])_(live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b/g, '<mb$1 $2 token>')
+      .replaceAll(/\bcred_[0-9A-Za-z]{22}\b/g, '<credential>')
+      .replaceAll(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\b/g, '<date>')
+      .replaceAll(/((?:API key|operator key|apiKeyId":|"id":) *"?)[0-9A-Za-z]{12}\b/g, '$1<key id>')
+      .replaceAll(/(requestId: )\S+/g, '$1<request id>')
+      // A connection that is closed under a request: which of the two it is, is a matter of milliseconds.
+      .replaceAll(/\b(UND_ERR_SOCKET|ECONNRESET)\b/g, '<broken>')
+      .replaceAll(/https?:\/\/(127\.0\.0\.1|localhost):\d+/g, '<url>')
+  );
 }
 
 function feed(stream: Writable | null | undefined, text: string | undefined): void {

@@ -71,7 +71,7 @@ beforeAll(async () => {
   const { config, secrets } = readConfig(settings);
   service = await build(config, secrets, { logger: newLogger('silent') });
   const url = `http://127.0.0.1:${String((await service.listen()).port)}`;
-  const pepper = new Secret(Buffer.from(settings['TOKEN_PEPPER'] ?? '', 'base64'));
+  const pepper = new Secret(Buffer.from(base['TOKEN_PEPPER'] ?? '', 'base64'));
   const operator = await createOperatorKey({
     adminUrl: database.adminUrl,
     pepper,

@@ -1,7 +1,8 @@
 import { AWS } from './aws-keys.ts';
 import type { TestService } from './service.ts';
 
-type Json = Record<string, any>;
+/** JSON of an answer; the test says what it expects of it. */
+type Json = Record<string, unknown>;
 
 export interface Answer {
   status: number;

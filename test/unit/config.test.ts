@@ -108,7 +108,7 @@ describe('configuration', () => {
     for (const text of [
       inspect(secrets, { depth: 9 }),
       JSON.stringify(secrets),
-      `${String(secrets.databaseUrl)}`,
+      String(secrets.databaseUrl),
     ]) {
       expect(text).not.toContain('canary-password');
       expect(text).not.toContain(KEY);

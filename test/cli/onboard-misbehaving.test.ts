@@ -1,0 +1,65 @@
+import { createServer as createTlsServer } from 'node:https';
+import { createServer } from 'node:net';
+import type { AddressInfo, Server } from 'node:net';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { orderOf } from '../../scripts/cli/onboard-order.ts';
+import { onboardOverHttp } from '../../scripts/cli/onboard-service.ts';
+import { mintToken } from '../../src/auth/token.ts';
+import { selfSignedCertificate } from '../server/protocols-certificate.ts';
+import { startMisbehavingServer } from './misbehaving-server.ts';
+import type { MisbehavingServer } from './misbehaving-server.ts';
+import { replay, transcriptsIn } from './replay.ts';
+
+const OPERATOR_TOKEN = mintToken('operator', 'test').text;
+let server: MisbehavingServer;
+let tls: Server;
+let tlsUrl: string;
+let downUrl: string;
+let tlsRequests = 0;
+
+beforeAll(async () => {
+  server = await startMisbehavingServer();
+  tls = createTlsServer(selfSignedCertificate(), () => (tlsRequests += 1));
+  tlsUrl = `https://127.0.0.1:${String(await listen(tls))}`;
+  const closed = createServer();
+  downUrl = `http://127.0.0.1:${String(await listen(closed))}`;
+  closed.close();
+});
+
+afterAll(async () => {
+  tls.close();
+  await server[Symbol.asyncDispose]();
+});
+
+describe('onboard, when the other side misbehaves', () => {
+  test.each(transcriptsIn('misbehaving'))('%s', async (file) => {
+    const names = {
+      URL: server.url,
+      TLS_URL: tlsUrl,
+      DOWN_URL: downUrl,
+      OPERATOR_TOKEN,
+      KEY_ID: 'AKIAQWERTYUIOPASDFGH',
+      SECRET: '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',
+    };
+    await replay(file, { names, secrets: ['OPERATOR_TOKEN', 'SECRET'] });
+  });
+
+  test('no order is sent twice, and none to another place', () => {
+    expect(server.requests.length).toBeGreaterThan(5);
+    expect(new Set(server.requests)).toEqual(new Set(['POST /api/ops/merchants']));
+    expect(tlsRequests).toBe(0);
+  });
+
+  test('an answer that never comes is not waited for for ever', async () => {
+    const order = orderOf({ merchant: 'never-answers', name: 'x', 'no-credential': true }, {});
+    const delivery = { origin: server.url, operatorToken: OPERATOR_TOKEN, timeoutMs: 200 };
+    await expect(onboardOverHttp(order, delivery)).rejects.toThrow(
+      `It is not known whether never-answers was onboarded: ${server.url} did not answer within 1 s.`,
+    );
+  });
+});
+
+async function listen(listener: Server): Promise<number> {
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  return (listener.address() as AddressInfo).port;
+}

@@ -17,6 +17,8 @@ interface ServiceParts {
 const SWEEP_EVERY_MS = 30_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
+/** For the answers of calls that were cut at the end of the grace. */
+const LAST_ANSWERS_MS = 1_000;
 
 /** The running service: listens, keeps house, and leaves without losing a call. */
 export class Service implements AsyncDisposable {
@@ -46,14 +48,19 @@ export class Service implements AsyncDisposable {
     return server.listen(config.port, config.host);
   }
 
-  /** Readiness fails, nothing new is taken, running calls finish and settle; what still runs after the grace is cut and settled. */
+  /**
+   * Readiness fails; a while later nothing new is taken; running calls finish and settle; what still runs after the grace is cut and settled.
+   */
   async shutDown(): Promise<void> {
     const { config, server, services } = this.#parts;
     services.health.shuttingDown = true;
+    await this.#untilCut(config.shutdownDelayMs);
     server.stopAccepting();
-    await services.gateway.inFlight.drain(config.shutdownGraceMs);
-    await server.close(1_000);
-    this.logger.info('stopped', { openRequests: server.openRequests });
+    // Calls whose caller has left have no request any more: both are waited for.
+    const { inFlight } = services.gateway;
+    const graceMs = inFlight.cut.aborted ? 0 : config.shutdownGraceMs;
+    await Promise.all([server.close(graceMs + LAST_ANSWERS_MS), inFlight.drain(graceMs)]);
+    this.logger.info('stopped');
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */
@@ -69,6 +76,17 @@ export class Service implements AsyncDisposable {
       if (Symbol.asyncDispose in closer) await closer[Symbol.asyncDispose]();
       else closer[Symbol.dispose]();
     }
+  }
+
+  #untilCut(delayMs: number): Promise<void> {
+    const { cut } = this.#parts.services.gateway.inFlight;
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, cut.aborted ? 0 : delayMs);
+      cut.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   #every(intervalMs: number, name: string, work: () => Promise<void>): void {

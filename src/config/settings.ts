@@ -201,6 +201,12 @@ export const SETTINGS = {
     integer(0, 600_000),
     '30000',
   ),
+  shutdownDelayMs: setting(
+    'SHUTDOWN_DELAY_MS',
+    'Milliseconds. How long calls are still taken after SIGTERM while readiness already fails, so that load balancers notice first.',
+    integer(0, 600_000),
+    '5000',
+  ),
   shutdownGraceMs: setting(
     'SHUTDOWN_GRACE_MS',
     'Milliseconds. How long running calls may go on after SIGTERM.',

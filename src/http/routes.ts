@@ -11,6 +11,7 @@ import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
+import { opsAudit } from './handlers/ops/audit.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
@@ -60,6 +61,7 @@ export const ROUTES: readonly Route[] = [
   route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
+  route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 
   route('GET', '/livez', 'public', livez),
   route('GET', '/readyz', 'public', readyz),

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { converseBody, onboard, runtimeCalls } from '../support/people.ts';
+import { converseBody, onboard, Person, runtimeCalls } from '../support/people.ts';
 import { MerchantPerson } from '../support/people.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
@@ -120,7 +120,7 @@ test.each([0, 1, 2])(
 test('SIGTERM: readiness fails, running streams finish and settle, then the process ends by itself', async () => {
   service.standIn.forget();
   const merchant = await onboard(service, 'leaving');
-  await using leaving = await startServiceProcess({ ...service.env, LOG_LEVEL: 'info' });
+  await using leaving = await startServiceProcess({ ...service.env, SHUTDOWN_DELAY_MS: '400' });
   const person = new MerchantPerson(leaving.url, {
     merchantId: merchant.merchantId,
     token: merchant.token ?? '',
@@ -133,9 +133,13 @@ test('SIGTERM: readiness fails, running streams finish and settle, then the proc
   });
   while (runtimeCalls(service).length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
   const ended = leaving.end('SIGTERM');
+  while ((await new Person(leaving.url).get('/readyz')).status === 200)
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  // Until load balancers have noticed, calls are still taken.
+  expect((await person.post('/chat', { modelId: MODEL, prompt: 'in time' })).status).toBe(200);
   const answer = await running;
   expect(answer.text).toContain('event: metadata');
   expect(await ended).toEqual({ code: 0, signal: null });
   const { rows } = await admin.query<Row>('SELECT state FROM calls WHERE merchant_id = $1', ['leaving']);
-  expect(rows).toEqual([{ state: 'settled' }]);
+  expect(rows).toEqual([{ state: 'settled' }, { state: 'settled' }]);
 });

@@ -36,5 +36,6 @@ export function environmentFor(databaseUrl: string, standInUrl: string, kmsKeyAr
     ENDPOINT_SECRETS_MANAGER: standInUrl,
     ENDPOINT_STS: standInUrl,
     SHUTDOWN_GRACE_MS: '5000',
+    SHUTDOWN_DELAY_MS: '0',
   };
 }

@@ -2,36 +2,37 @@ import { z } from 'zod';
 import { merchantEndpoint } from '../../route.ts';
 import { limit, page } from '../../schemas.ts';
 
-const query = z.strictObject({
+export const auditQuery = z.strictObject({
   limit,
   cursor: z
     .string()
     .regex(/^\d{1,18}$/, 'is not one that this route gave out')
     .optional(),
-}) as unknown as z.ZodType<{ limit: number; cursor?: string }>;
+});
 
-export const listAudit = merchantEndpoint<undefined, z.infer<typeof query>>({
+/** `body` is the JSON text that was hashed, byte for byte. */
+export const auditEvent = z.object({
+  merchantId: z.string(),
+  seq: z.int(),
+  atMicros: z.string(),
+  at: z.string(),
+  actor: z.string(),
+  action: z.string(),
+  resource: z.string(),
+  outcome: z.string(),
+  requestId: z.string(),
+  body: z.string(),
+  prevHash: z.string(),
+  hash: z.string(),
+});
+
+export const listAudit = merchantEndpoint<undefined, z.infer<typeof auditQuery>>({
   summary: "The merchant's audit trail, newest first: a hash chain that npm run audit:verify checks",
-  query,
+  query: auditQuery,
   reply: {
     status: 200,
     description: 'A page of events. body is the JSON text that was hashed, byte for byte.',
-    schema: page(
-      z.object({
-        merchantId: z.string(),
-        seq: z.int(),
-        atMicros: z.string(),
-        at: z.string(),
-        actor: z.string(),
-        action: z.string(),
-        resource: z.string(),
-        outcome: z.string(),
-        requestId: z.string(),
-        body: z.string(),
-        prevHash: z.string(),
-        hash: z.string(),
-      }),
-    ),
+    schema: page(auditEvent),
   },
   handle: async ({ services, merchant, query: { limit: size, cursor } }) => ({
     status: 200,

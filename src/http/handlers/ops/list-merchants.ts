@@ -6,10 +6,7 @@ import { limit, page } from '../../schemas.ts';
 const query = z.strictObject({
   limit,
   cursor: z.string().regex(MERCHANT_ID_PATTERN, 'is not one that this route gave out').optional(),
-}) as unknown as z.ZodType<{
-  limit: number;
-  cursor?: string;
-}>;
+});
 
 export const listMerchants = operatorEndpoint<undefined, z.infer<typeof query>>({
   summary: 'All merchants, by id',

@@ -8,7 +8,7 @@ const query = z.strictObject({
   timeframe: z.enum(TIMEFRAMES, `must be one of ${TIMEFRAMES.join(', ')}`).default('month'),
   limit,
   cursor: z.string().regex(MERCHANT_ID_PATTERN, 'is not one that this route gave out').optional(),
-}) as unknown as z.ZodType<{ timeframe: (typeof TIMEFRAMES)[number]; limit: number; cursor?: string }>;
+});
 
 export const opsUsage = operatorEndpoint<undefined, z.infer<typeof query>>({
   summary: 'Who used what: calls and tokens per merchant in the running day, week, month or year (UTC)',

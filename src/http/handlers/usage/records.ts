@@ -5,7 +5,7 @@ import { limit, page, tokenSums } from '../../schemas.ts';
 const query = z.strictObject({
   limit,
   cursor: z.uuid('is not one that this route gave out').optional(),
-}) as unknown as z.ZodType<{ limit: number; cursor?: string }>;
+});
 
 export const usageRecords = merchantEndpoint<undefined, z.infer<typeof query>>({
   summary: 'The ledger: one record for each paid attempt at AWS, newest first',

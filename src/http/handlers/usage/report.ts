@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import { TIMEFRAMES, USAGE_GROUPS } from '../../../ledger/usage.ts';
-import type { UsageGroup } from '../../../ledger/usage.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { usageSums } from '../../schemas.ts';
 
@@ -14,7 +13,7 @@ const groups = z
 const query = z.strictObject({
   timeframe: z.enum(TIMEFRAMES, `must be one of ${TIMEFRAMES.join(', ')}`).default('month'),
   groupBy: groups,
-}) as unknown as z.ZodType<{ timeframe: (typeof TIMEFRAMES)[number]; groupBy: UsageGroup[] }>;
+});
 
 export const usageReport = merchantEndpoint<undefined, z.infer<typeof query>>({
   summary: 'Calls and tokens of the running day, week, month or year (UTC), in groups',

@@ -1,0 +1,191 @@
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { mintToken } from '../../src/auth/token.ts';
+import { AWS } from '../support/aws-keys.ts';
+import { Person } from '../support/people.ts';
+import { onServer } from '../support/postgres.ts';
+import { startTestService } from '../support/service.ts';
+import type { TestService } from '../support/service.ts';
+import { runCommand, withPlaceholders } from './transcript.ts';
+import type { Transcript } from './transcript.ts';
+
+const KEYS = {
+  awsAccessKeyId: AWS.merchantA.accessKeyId,
+  awsSecretAccessKey: AWS.merchantA.secretAccessKey,
+};
+const WRONG_SECRET = { ...KEYS, awsSecretAccessKey: 'CANARY'.padEnd(40, 'y') };
+const UNKNOWN_KEY = { ...KEYS, awsAccessKeyId: 'AKIANOBODY0000000000' };
+const QUIET = { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' };
+
+let service: TestService;
+
+beforeAll(async () => {
+  service = await startTestService();
+  service.standIn.addAccessKey(AWS.merchantA);
+});
+afterAll(async () => {
+  await service[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  service.standIn.forget();
+});
+
+const flags = (merchant: string) => ['--merchant', merchant, '--name', 'Acme', '--region', 'us-east-1'];
+
+function overRest(merchant: string, secrets: object, args = ['--secrets-stdin']): Promise<Transcript> {
+  const document = JSON.stringify({ operatorToken: service.operatorToken, ...secrets });
+  const input = args.includes('--secrets-fd') ? { fd3: document } : { stdin: document };
+  return runCommand('scripts/onboard.ts', ['--url', service.url, ...flags(merchant), ...args], input);
+}
+
+function intoDatabase(merchant: string, secrets: object): Promise<Transcript> {
+  return runCommand('scripts/onboard.ts', [...flags(merchant), '--secrets-stdin'], {
+    env: { ...service.env, ...QUIET },
+    stdin: JSON.stringify(secrets),
+  });
+}
+
+/** The rows of every table. A refused token leaves a trace in the operators' own audit chain, and nowhere else. */
+function countRows(): Promise<Record<string, string>> {
+  return onServer(service.database.adminUrl, async (client) => {
+    const { rows } = await client.query<{ name: string }>(
+      `SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.relkind = 'r' AND n.nspname = 'public' ORDER BY 1`,
+    );
+    const counts: Record<string, string> = {};
+    for (const { name } of rows) {
+      const where = name.startsWith('audit_') ? `WHERE merchant_id <> '~system'` : '';
+      const { rows: found } = await client.query<{ count: string }>(
+        `SELECT count(*) FROM "${name}" ${where}`,
+      );
+      counts[name] = found[0]?.count ?? '';
+    }
+    return counts;
+  });
+}
+
+/** Names of secrets that were made in Secrets Manager and not removed again. */
+function secretsLeft(): string[] {
+  const made = new Set<string>();
+  for (const { operation, bodyBase64, status } of service.standIn.journal) {
+    const body = Buffer.from(bodyBase64, 'base64').toString();
+    if (operation === 'CreateSecret' && status === 200) made.add((JSON.parse(body) as { Name: string }).Name);
+    if (operation === 'DeleteSecret' && status === 200)
+      made.delete((JSON.parse(body) as { SecretId: string }).SecretId);
+  }
+  return [...made];
+}
+
+const made = (operation: string) =>
+  service.standIn.journal.filter((one) => one.operation === operation).length;
+
+describe('onboard, all of it', () => {
+  test.each([
+    ['through a service', (id: string) => overRest(id, KEYS)],
+    ['into the database', (id: string) => intoDatabase(id, KEYS)],
+  ])('%s: prints ids and a token that works, to stdout and nowhere else', async (name, onboard) => {
+    const id = name.replaceAll(' ', '-');
+    const transcript = await onboard(id);
+    const { code, stdout, stderr } = withPlaceholders(transcript);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toContain(`${id} is onboarded.
+
+  merchant     ${id}
+  credential   <credential>
+  API key      <key id>, until <date>
+  token        <mbk test token>
+`);
+    const merchant = new Person(service.url, /mbk_\S+/.exec(transcript.stdout)?.[0]);
+    const credentials = await merchant.get(`/api/merchants/${id}/bedrock/credentials`);
+    expect(credentials.json['items'][0]).toMatchObject({
+      accountId: AWS.merchantA.accountId,
+      isDefault: true,
+    });
+    expect(secretsLeft()).toHaveLength(1);
+  });
+
+  test('--secrets-fd and --json: one line for a program', async () => {
+    const { code, stdout, stderr } = await overRest('fd-three', KEYS, ['--secrets-fd', '3', '--json']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(/^\{.*\}\n$/);
+    expect(Object.keys(JSON.parse(stdout) as object)).toEqual([
+      'merchantId',
+      'apiKeyId',
+      'token',
+      'expiresAt',
+      'credentialId',
+    ]);
+  });
+
+  test('--no-credential asks AWS nothing and makes none', async () => {
+    const args = [
+      '--merchant',
+      'no-credential',
+      '--name',
+      'x',
+      '--no-credential',
+      '--secrets-stdin',
+      '--json',
+    ];
+    const { code, stdout } = await runCommand('scripts/onboard.ts', ['--url', service.url, ...args], {
+      stdin: JSON.stringify({ operatorToken: service.operatorToken }),
+    });
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ credentialId: null });
+    expect(service.standIn.journal).toEqual([]);
+  });
+});
+
+describe('onboard, nothing of it', () => {
+  const EXISTS = `Not onboarded, nothing was written: merchant.already_exists
+  A merchant "taken" exists already. Choose another id, or add keys to that one.
+  requestId: <request id>
+`;
+  const cases: [string, () => Promise<Transcript>, string | RegExp][] = [
+    ['the merchant exists, service', () => overRest('taken', KEYS), EXISTS],
+    ['the merchant exists, database', () => intoDatabase('taken', KEYS), EXISTS],
+    ['AWS does not know the key', () => overRest('refused', UNKNOWN_KEY), /: credential\.refused_by_aws\n/],
+    ['AWS refuses the secret', () => overRest('refused', WRONG_SECRET), /: credential\.refused_by_aws\n/],
+    ['AWS refuses, database', () => intoDatabase('refused', WRONG_SECRET), /: credential\.refused_by_aws\n/],
+    [
+      'the token is nobody’s',
+      () => overRest('refused', { ...KEYS, operatorToken: mintToken('operator', 'test').text }),
+      /: auth\.invalid_token\n/,
+    ],
+  ];
+  beforeAll(async () => {
+    expect(await overRest('taken', KEYS)).toMatchObject({ code: 0 });
+  });
+
+  test.each(cases)('%s', async (_name, run, expected) => {
+    const before = await countRows();
+    const transcript = await run();
+    const { code, stdout, stderr } = withPlaceholders(transcript);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    if (typeof expected === 'string') expect(stderr).toBe(expected);
+    else expect(stderr).toMatch(expected);
+    expect(stderr).toMatch(/^Not onboarded, nothing was written: /);
+    for (const secret of [KEYS.awsSecretAccessKey, 'CANARY', service.operatorToken])
+      expect(transcript.stderr).not.toContain(secret);
+    expect(await countRows()).toEqual(before);
+    expect(secretsLeft()).toEqual([]);
+    expect(made('DeleteSecret')).toBe(made('CreateSecret'));
+  });
+});
+
+test('secrets are not in the arguments of the running process', async () => {
+  let seen = '';
+  const { code } = await runCommand(
+    'scripts/onboard.ts',
+    ['--url', service.url, ...flags('ps'), '--secrets-stdin'],
+    {
+      stdin: JSON.stringify({ operatorToken: service.operatorToken, ...KEYS }),
+      watch: (child) => {
+        seen = readFileSync(`/proc/${String(child.pid)}/cmdline`, 'utf8');
+      },
+    },
+  );
+  expect(code).toBe(0);
+  expect(seen).toContain('--secrets-stdin');
+  for (const secret of [KEYS.awsSecretAccessKey, service.operatorToken]) expect(seen).not.toContain(secret);
+});

@@ -88,15 +88,16 @@ export async function startHouse(say: (line: string) => void, stop: AbortSignal)
   }
 }
 
+/** A database of an embedded cluster goes with its cluster; one of the reader's own server is dropped at the end. */
 async function startDatabase(closers: (() => Promise<void>)[]) {
   const given = process.env['DATABASE_URL'];
-  const cluster =
-    given === undefined || given === ''
-      ? await startEmbeddedPostgres()
-      : { adminUrl: given, stop: () => Promise.resolve() };
-  closers.push(() => cluster.stop());
   const name = `merchant_bedrock_demo_${randomBytes(4).toString('hex')}`;
-  closers.push(() => dropDatabase(cluster.adminUrl, name));
+  if (given !== undefined && given !== '') {
+    closers.push(() => dropDatabase(given, name));
+    return createDatabase(given, name);
+  }
+  const cluster = await startEmbeddedPostgres();
+  closers.push(() => cluster.stop());
   return createDatabase(cluster.adminUrl, name);
 }
 
@@ -108,7 +109,8 @@ async function startService(
   const child = spawn(process.execPath, ['--import', 'tsx', path.join(ROOT, 'src/main.ts')], {
     cwd: ROOT,
     env: { ...env, ...QUIET, PATH: process.env['PATH'] ?? '' },
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    // Its log goes to our standard error: standard output is the tour's, or the one line of --json.
+    stdio: ['ignore', 2, 2, 'ipc'],
     // Ctrl-C reaches the whole group of a terminal; the service is stopped by us, after the tour's last call.
     detached: true,
   });

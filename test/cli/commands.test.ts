@@ -14,7 +14,7 @@ const EMPTY = `mb_empty_${randomBytes(6).toString('hex')}`;
 const ROLE = `mb_role_${randomBytes(6).toString('hex')}`;
 const clusterUrl = () => process.env['TEST_ADMIN_URL'] ?? '';
 const emptyUrl = () => Object.assign(new URL(clusterUrl()), { pathname: `/${EMPTY}` }).href;
-const closers: (() => Promise<unknown>)[] = [];
+const closers: (() => PromiseLike<unknown>)[] = [];
 let env: Record<string, string>;
 let adminUrl: string;
 

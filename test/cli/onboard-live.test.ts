@@ -97,7 +97,7 @@ describe('onboard, all of it', () => {
 `);
     const merchant = new Person(service.url, /mbk_\S+/.exec(transcript.stdout)?.[0]);
     const credentials = await merchant.get(`/api/merchants/${id}/bedrock/credentials`);
-    expect(credentials.json['items'][0]).toMatchObject({
+    expect((credentials.json['items'] as unknown[])[0]).toMatchObject({
       accountId: AWS.merchantA.accountId,
       isDefault: true,
     });

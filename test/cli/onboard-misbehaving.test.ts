@@ -9,6 +9,7 @@ import { selfSignedCertificate } from '../server/protocols-certificate.ts';
 import { startMisbehavingServer } from './misbehaving-server.ts';
 import type { MisbehavingServer } from './misbehaving-server.ts';
 import { replay, transcriptsIn } from './replay.ts';
+import { runCommand } from './transcript.ts';
 
 const OPERATOR_TOKEN = mintToken('operator', 'test').text;
 let server: MisbehavingServer;
@@ -48,6 +49,38 @@ describe('onboard, when the other side misbehaves', () => {
     expect(server.requests.length).toBeGreaterThan(5);
     expect(new Set(server.requests)).toEqual(new Set(['POST /api/ops/merchants']));
     expect(tlsRequests).toBe(0);
+  });
+
+  test('a signal waits for the outcome; a second one ends at once and says that nobody knows', async () => {
+    const before = server.requests.length;
+    const { code, stdout, stderr } = await runCommand(
+      'scripts/onboard.ts',
+      [
+        '--url',
+        server.url,
+        '--merchant',
+        'never-answers',
+        '--name',
+        'x',
+        '--no-credential',
+        '--secrets-stdin',
+      ],
+      {
+        stdin: JSON.stringify({ operatorToken: OPERATOR_TOKEN }),
+        watch: (child) => {
+          const signal = setInterval(() => {
+            if (server.requests.length > before) child.kill('SIGINT');
+          }, 100);
+          child.once('exit', () => {
+            clearInterval(signal);
+          });
+        },
+      },
+    );
+    expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
+    expect(stderr).toMatch(
+      /^It has begun; waiting for its outcome\. Once more ends at once\.\nCut off: it is not known whether never-answers was onboarded\.\n/,
+    );
   });
 
   test('an answer that never comes is not waited for for ever', async () => {

@@ -17,7 +17,9 @@ beforeAll(async () => {
   const env = { ...service.env, AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' };
   inDatabase = { ...overHttp, env };
 });
-afterAll(() => service[Symbol.asyncDispose]());
+afterAll(async () => {
+  await service[Symbol.asyncDispose]();
+});
 
 describe('onboard, through a running service', () => {
   test.each(['service/onboarded.txt', 'service/refused.txt'])('%s', async (file) => {
@@ -68,6 +70,30 @@ describe('onboard, in the database', () => {
 });
 
 describe('what onboarding made', () => {
+  test('is told even when it cannot be printed: the merchant is there, the token is lost', async () => {
+    const { code, stdout, stderr } = await runCommand(
+      'scripts/onboard.ts',
+      [
+        '--url',
+        service.url,
+        '--merchant',
+        'nobody-reads',
+        '--name',
+        'x',
+        '--no-credential',
+        '--secrets-stdin',
+      ],
+      {
+        stdin: JSON.stringify({ operatorToken: service.operatorToken }),
+        watch: (child) => child.stdout?.destroy(),
+      },
+    );
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(
+      /^The result could not be printed \(EPIPE\)\. nobody-reads is onboarded, but the token of its API key [0-9A-Za-z]{12} is lost\.\n$/,
+    );
+  });
+
   interface Made {
     merchantId: string;
     apiKeyId: string;

@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -52,7 +53,9 @@ export async function startEmbeddedPostgres(): Promise<Cluster> {
   return {
     adminUrl: `postgres://postgres:${password}@127.0.0.1:${String(port)}/postgres`,
     stop: async () => {
-      await cluster.stop();
+      // Ctrl-C in a terminal reaches Postgres too; the package would wait for ever for an end that has already been.
+      const postmaster = Reflect.get(cluster, 'process') as ChildProcess | undefined;
+      if (postmaster?.exitCode === null && postmaster.signalCode === null) await cluster.stop();
       await rm(databaseDir, { recursive: true, force: true });
     },
   };

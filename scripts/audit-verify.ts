@@ -35,8 +35,24 @@ async function verifyChain(audit: AuditStore, chain: string): Promise<Result> {
       const fault = verifier.check(event);
       if (fault !== undefined) return { chain, events: verifier.length, fault };
     }
-    if (events.length < PAGE) return { chain, events: verifier.length, fault: verifier.end(head) };
+    if (events.length < PAGE)
+      return {
+        chain,
+        events: verifier.length,
+        fault: verifier.end(head) ?? emptiness(chain, verifier.length),
+      };
   }
+}
+
+/** A merchant has at least the event of its creation. Only the operators' chain may be empty. */
+function emptiness(chain: string, events: number): AuditFault | undefined {
+  if (events > 0 || chain === SYSTEM_CHAIN) return undefined;
+  return {
+    merchantId: chain,
+    seq: 0,
+    fault: 'head',
+    detail: 'the chain is empty: all of its events are gone',
+  };
 }
 
 async function* chainsOf(merchants: MerchantStore): AsyncGenerator<string> {
@@ -74,7 +90,12 @@ async function main(): Promise<number> {
     onPoolError: () => undefined,
   });
   const audit = new AuditStore(database);
-  const chains = values.merchant === undefined ? chainsOf(new MerchantStore(database)) : [values.merchant];
+  const merchants = new MerchantStore(database);
+  if (values.merchant !== undefined && (await merchants.find(values.merchant as MerchantId)) === undefined) {
+    console.error('There is no merchant with that id.');
+    return 2;
+  }
+  const chains = values.merchant === undefined ? chainsOf(merchants) : [values.merchant];
   let faults = 0;
   for await (const chain of chains) {
     const result = await verifyChain(audit, chain);

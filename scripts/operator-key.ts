@@ -1,10 +1,9 @@
 /** Makes, lists and revokes operators' keys. Needs an administrator's login: the service itself cannot. */
-import { fileURLToPath } from 'node:url';
 import { readArguments } from './cli/arguments.ts';
 import { ORDER_OPTIONS, orderFrom, readSettings } from './cli/operator-key-order.ts';
 import { createOperatorKey, listOperatorKeys, revokeOperatorKey } from './cli/operator-keys.ts';
 import type { ListedKey } from './cli/operator-keys.ts';
-import { print, run, shown, UsageError } from './cli/run.ts';
+import { print, run, shown, UsageError, wasStarted } from './cli/run.ts';
 
 export { createOperatorKey } from './cli/operator-keys.ts';
 
@@ -17,7 +16,7 @@ Makes a key for an operator: someone who onboards merchants and sees usage and a
   --name TEXT           whose key it is
   --scopes A,B          what it may do (default: ops:merchants:read,ops:merchants:write,ops:usage:read,ops:audit:read)
   --expires-in-days N   1 to 365 (default: 90)
-  --environment ENV     live (default), or test for a service whose NODE_ENV is not production
+  --environment ENV     live, or test for a service whose NODE_ENV is not production (default: as NODE_ENV says here)
   --list                shows all keys, revoked and expired ones too; never a token
   --revoke ID           no request is accepted with this key from now on; the id is the third part of its token
   --json                one line: {"id", "token", "expiresAt"}; with --list one line per key
@@ -76,5 +75,4 @@ function table(keys: readonly ListedKey[]): string {
 }
 
 // Tests and the demo import createOperatorKey.
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  run('operator-key', 'No key was made or changed', main);
+if (wasStarted(import.meta.url)) run('operator-key', 'No key was made or changed', main);

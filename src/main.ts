@@ -70,13 +70,19 @@ function nextSignal(): Promise<string> {
   });
 }
 
+/** What a person reads on standard error. Arguments are not repeated: somebody may have typed a secret. */
+function explain(error: unknown): { message: string; code: number } {
+  if (error instanceof ConfigError) return { message: error.message, code: 2 };
+  const code = (error as { code?: unknown }).code;
+  if (typeof code === 'string' && code.startsWith('ERR_PARSE_ARGS'))
+    return { message: 'An argument is not known, or lacks its value; see --help.', code: 2 };
+  return { message: `Not started: ${error instanceof Error ? error.message : 'unknown reason'}`, code: 1 };
+}
+
 try {
   process.exitCode = await main();
 } catch (error) {
-  const message =
-    error instanceof ConfigError
-      ? error.message
-      : `Not started: ${error instanceof Error ? error.message : 'unknown reason'}`;
+  const { message, code } = explain(error);
   process.stderr.write(`${message}\n`);
-  process.exitCode = error instanceof ConfigError || error instanceof TypeError ? 2 : 1;
+  process.exitCode = code;
 }

@@ -66,7 +66,7 @@ export function orderFrom(
   const name = flags.name?.trim();
   const scopes = listOf(flags.scopes ?? OPERATOR_SCOPES.join(','));
   const expiresInDays = wholeNumber(flags['expires-in-days'] ?? '90');
-  const environment = flags.environment ?? 'live';
+  const environment = flags.environment ?? environmentHere();
   const must = (holds: boolean, problem: string) => {
     if (!holds) problems.push(problem);
   };
@@ -96,6 +96,11 @@ function strayProblems(flags: Flags): string[] {
   if (flags.revoke !== undefined && !API_KEY_ID_PATTERN.test(flags.revoke))
     problems.push('--revoke must be the id of a key: 12 letters or digits, as --list shows it');
   return problems;
+}
+
+/** As the service has it: anything but production takes test keys only. */
+function environmentHere(): 'live' | 'test' {
+  return (process.env['NODE_ENV'] || 'production') === 'production' ? 'live' : 'test';
 }
 
 function makesKey(flags: Flags): boolean {

@@ -1,4 +1,5 @@
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 
 /** What was asked for cannot be done as asked. Every problem at once; none repeats a value. Exit code 2. */
 export class UsageError extends Error {
@@ -101,4 +102,11 @@ export function holdSignals(ifCut: string): Disposable {
       for (const signal of signals) process.off(signal, hold);
     },
   };
+}
+
+/** Whether a file is what was started, and not imported: also through a symbolic link, and without its ending. */
+export function wasStarted(fileUrl: string): boolean {
+  const started = process.argv[1] ?? '';
+  const file = fileURLToPath(fileUrl);
+  return [started, `${started}.ts`].some((one) => existsSync(one) && realpathSync(one) === file);
 }

@@ -1,6 +1,7 @@
 import { ServiceError } from '../domain/errors.ts';
 import type { Operation } from '../domain/usage.ts';
 import { parseObject } from './token-counts.ts';
+import type { Json } from './token-counts.ts';
 
 /** What a refusal of AWS means. */
 export interface AwsRefusal {
@@ -57,24 +58,38 @@ export interface AwsErrorReply {
   body: Buffer;
 }
 
-/** Reads an error as SDKs do: the type from the header up to ':', else from `__type` or `code` after '#'. */
+/** Reads an error as SDKs do, and says what it means. */
 export function classifyReply({ status, headers, body }: AwsErrorReply): AwsRefusal {
   const json = parseObject(body) ?? {};
-  const named = headers['x-amzn-errortype'] ?? text(json['__type']) ?? text(json['code']);
-  const type = named?.split(':')[0]?.split('#').at(-1)?.trim().slice(0, 128);
+  const type = exceptionName(headers, json);
   const message = (text(json['message']) ?? text(json['Message']) ?? '').slice(0, 2_000);
-  const credentialBroken =
-    type === undefined ? status === 403 && BAD_API_KEY.test(message) : BROKEN_CREDENTIAL.has(type);
-  const refused = type === undefined ? REFUSED_STATUSES.has(status) : BEFORE_EXECUTION.has(type);
+  const meaning = type === undefined ? meaningOfStatus(status, message) : meaningOfType(type);
   return {
     status,
     type: type ?? `Http${String(status)}`,
     message,
-    credentialBroken,
-    execution: refused ? 'refused' : 'unknown',
+    ...meaning,
     awsRequestId: headers['x-amzn-requestid'],
     retryAfterSeconds: retryAfter(headers),
   };
+}
+
+/** From the header up to ':', else from `__type` or `code` after '#'. */
+function exceptionName(headers: Readonly<Record<string, string>>, json: Json): string | undefined {
+  const named = headers['x-amzn-errortype'] ?? text(json['__type']) ?? text(json['code']);
+  return named?.split(':')[0]?.split('#').at(-1)?.trim().slice(0, 128);
+}
+
+type Meaning = Pick<AwsRefusal, 'credentialBroken' | 'execution'>;
+
+function meaningOfType(type: string): Meaning {
+  const execution = BEFORE_EXECUTION.has(type) ? 'refused' : 'unknown';
+  return { execution, credentialBroken: BROKEN_CREDENTIAL.has(type) };
+}
+
+function meaningOfStatus(status: number, message: string): Meaning {
+  const execution = REFUSED_STATUSES.has(status) ? 'refused' : 'unknown';
+  return { execution, credentialBroken: status === 403 && BAD_API_KEY.test(message) };
 }
 
 /** The IAM action behind each operation; Converse has none of its own. Source: service authorization reference. */

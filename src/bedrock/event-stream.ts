@@ -43,17 +43,21 @@ export async function* wholeFrames(
 ): AsyncGenerator<Frame> {
   let pending: Buffer[] = [];
   let pendingBytes = 0;
+  /** Length of the frame that is being gathered; undefined until its prelude is there. */
+  let length: number | undefined;
   for await (const chunk of source) {
     pending.push(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength));
     pendingBytes += chunk.byteLength;
-    // Chunks are joined only when a frame can be complete, so that a large frame in many chunks is copied once.
-    while (pendingBytes >= PRELUDE_BYTES) {
-      const length = frameLength(peek(pending, PRELUDE_BYTES), options.frameBytesMax);
+    while (pendingBytes >= (length ?? PRELUDE_BYTES)) {
+      // Joined only when the prelude, and then when the frame is complete: a large frame in many chunks is copied once.
+      const joined = pending.length === 1 && pending[0] ? pending[0] : Buffer.concat(pending, pendingBytes);
+      pending = [joined];
+      length ??= frameLength(joined, options.frameBytesMax);
       if (pendingBytes < length) break;
-      const joined = pending.length === 1 ? (pending[0] as Buffer) : Buffer.concat(pending, pendingBytes);
       yield parseFrame(joined.subarray(0, length));
       pending = length === joined.length ? [] : [joined.subarray(length)];
-      pendingBytes = joined.length - length;
+      pendingBytes -= length;
+      length = undefined;
     }
   }
   if (pendingBytes > 0) throw new EventStreamError('truncated', 'the stream ended inside a frame');
@@ -112,11 +116,6 @@ function frameLength(prelude: Buffer, frameBytesMax: number): number {
   if (length < PRELUDE_BYTES + TRAILER_BYTES || length > frameBytesMax)
     throw new EventStreamError('corrupt', 'a frame has an impossible length');
   return length;
-}
-
-function peek(chunks: readonly Buffer[], bytes: number): Buffer {
-  const first = chunks[0] as Buffer;
-  return first.length >= bytes ? first.subarray(0, bytes) : Buffer.concat(chunks).subarray(0, bytes);
 }
 
 /** String headers only: AWS sends no others here, and one of another kind ends the reading of the rest. */

@@ -45,18 +45,32 @@ export function parseModelId(text: string): ModelRef {
   const arn = ARN.exec(text);
   if (arn === null)
     throw invalid('it is neither a model id such as amazon.nova-micro-v1:0 nor a Bedrock ARN');
-  const [, , service, region = '', accountId, resource = '', rest = ''] = arn;
-  const pattern = (service === 'sagemaker') === (resource === 'endpoint') ? RESOURCES[resource] : undefined;
-  if (pattern?.test(rest) !== true || rest.includes('..'))
+  const [, , service = '', region = '', accountId, resource = '', name = ''] = arn;
+  if (!isInvocable(service, resource, name))
     throw invalid('its ARN does not name something that Bedrock can invoke');
-  if ((resource === 'foundation-model') !== (accountId === undefined)) {
+  checkAccount(resource, accountId);
+  return { id: text, kind: 'arn', resource, region, ...(accountId !== undefined && { accountId }) };
+}
+
+function isInvocable(service: string, resource: string, name: string): boolean {
+  const ofItsService = (service === 'sagemaker') === (resource === 'endpoint');
+  return (
+    ofItsService &&
+    Object.hasOwn(RESOURCES, resource) &&
+    RESOURCES[resource]?.test(name) === true &&
+    !name.includes('..')
+  );
+}
+
+/** The models that Bedrock itself offers belong to no account; all else belongs to one. */
+function checkAccount(resource: string, accountId: string | undefined): void {
+  const ofNobody = resource === 'foundation-model';
+  if (ofNobody && accountId !== undefined) {
     throw invalid(
-      resource === 'foundation-model'
-        ? 'the ARN of a foundation model has no account id (arn:aws:bedrock:REGION::foundation-model/ID)'
-        : 'its ARN lacks the account id',
+      'the ARN of a foundation model has no account id (arn:aws:bedrock:REGION::foundation-model/ID)',
     );
   }
-  return { id: text, kind: 'arn', resource, region, ...(accountId !== undefined && { accountId }) };
+  if (!ofNobody && accountId === undefined) throw invalid('its ARN lacks the account id');
 }
 
 /**

@@ -310,11 +310,11 @@ describe('reports', () => {
 test('partitions: rows land in their month, and making them is safe to repeat and to race', async () => {
   const { merchantId } = await newMerchant();
   await store.open(merchantId, intent());
-  const { rows } = await admin.query(
+  const { rows } = await admin.query<{ partition: string; month: string }>(
     `SELECT tableoid::regclass::text AS partition, to_char(created_at AT TIME ZONE 'UTC', '"calls_"YYYY_MM') AS month FROM calls WHERE merchant_id = $1`,
     [merchantId],
   );
-  expect(rows).toEqual([{ partition: rows[0].month, month: rows[0].month }]);
+  expect(rows).toEqual([{ partition: rows[0]?.month, month: rows[0]?.month }]);
   await Promise.all([store.makePartitions(15), store.makePartitions(15), store.makePartitions(15)]);
   const { rows: count } = await admin.query(
     `SELECT count(*)::int AS n FROM pg_inherits WHERE inhparent = 'calls'::regclass`,

@@ -7,7 +7,6 @@ export type MerchantId = Branded<'MerchantId'>;
 export type CredentialId = Branded<'CredentialId'>;
 export type ApiKeyId = Branded<'ApiKeyId'>;
 export type CallId = Branded<'CallId'>;
-export type RequestId = Branded<'RequestId'>;
 
 /** Anchored and linear. `~system` (the operators' audit chain) can never match it. */
 export const MERCHANT_ID_PATTERN = /^[a-z0-9][a-z0-9-]{1,62}$/;

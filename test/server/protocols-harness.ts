@@ -60,7 +60,7 @@ export interface Ask {
   body?: Buffer | undefined;
 }
 
-export type Ask1 = (port: number, ask: Ask) => Promise<Answer>;
+type Ask1 = (port: number, ask: Ask) => Promise<Answer>;
 
 /** One request on a connection of its own. */
 export const CLIENTS = {
@@ -131,6 +131,10 @@ export function sleep(ms: number): Promise<void> {
 
 /** Polls, because what is waited for happens in the server and has no event here. */
 export async function eventually(condition: () => boolean, ms = 3_000): Promise<boolean> {
-  for (const end = Date.now() + ms; Date.now() < end; await sleep(5)) if (condition()) return true;
+  const end = Date.now() + ms;
+  while (Date.now() < end) {
+    if (condition()) return true;
+    await sleep(5);
+  }
   return condition();
 }

@@ -15,5 +15,3 @@ export const AWS = {
   merchantADirect: key('MERCHANTADIRECT', '100000000001'),
   merchantB: key('MERCHANTB', '200000000002'),
 } as const;
-
-export const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';

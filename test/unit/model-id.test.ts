@@ -55,7 +55,7 @@ describe('model ids', () => {
     const text = fc.oneof(
       fc.string({ unit: 'binary' }),
       fc.string().map((tail) => `arn:aws:bedrock:us-east-1:${ACCOUNT}:inference-profile/${tail}`),
-      fc.stringMatching(/^[a-z.:\/%-]{1,40}$/),
+      fc.stringMatching(/^[a-z.:/%-]{1,40}$/),
     );
     fc.assert(
       fc.property(text, (id) => {
@@ -108,6 +108,6 @@ describe('scope', () => {
   ])('%s is foreign', (_name, model, scope) => {
     expect(() => {
       assertModelInScope(model, scope);
-    }).toThrow(expect.objectContaining({ code: 'model.foreign_arn' }) as Error);
+    }).toThrow(/^model.foreign_arn/);
   });
 });

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
-import http from 'node:http';
+import type http from 'node:http';
 import net from 'node:net';
 import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import express from 'express';
-import { ServiceError } from '../../src/domain/errors.ts';
+import type { ServiceError } from '../../src/domain/errors.ts';
 import { BodyBudget } from '../../src/http/body-budget.ts';
 import { sendProblem } from '../../src/http/problem.ts';
 import { readBody } from '../../src/http/steps/read-body.ts';

@@ -60,7 +60,6 @@ export interface Ask {
   body?: Buffer | undefined;
 }
 
-type Ask1 = (port: number, ask: Ask) => Promise<Answer>;
 
 /** One request on a connection of its own. */
 export const CLIENTS = {

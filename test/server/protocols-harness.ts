@@ -60,7 +60,6 @@ export interface Ask {
   body?: Buffer | undefined;
 }
 
-
 /** One request on a connection of its own. */
 export const CLIENTS = {
   'HTTP/1.1': (port: number, ask: Ask) => askHttp1(http.request(toHttp1(port, ask)), ask),

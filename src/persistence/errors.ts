@@ -1,8 +1,13 @@
 import { ServiceError } from '../domain/errors.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 
-/** Prisma codes that say "the database said no to this statement", not "the database is not there". Stores handle them by name. */
-const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2010', 'P2025', 'P2039']);
+/**
+ * SQLSTATE classes in which Postgres says no to the statement itself: data, integrity, syntax and access, RAISE of our own functions.
+ * Every other class (connection, resources, operator intervention, read-only) means "not now".
+ */
+const STATEMENT_CLASSES = /^(22|23|42|44|P0)/;
+/** The same in Prisma's own codes, where it passes no SQLSTATE on. Stores handle them by name. */
+const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2025']);
 
 /**
  * Turns what Prisma throws into `ServiceError('ledger.unavailable')` unless it is about the statement itself.
@@ -12,25 +17,24 @@ export async function translateDatabaseErrors<T>(work: () => Promise<T>): Promis
   try {
     return await work();
   } catch (error) {
-    if (error instanceof ServiceError) throw error;
-    if (
-      error instanceof Prisma.PrismaClientKnownRequestError &&
-      STATEMENT_CODES.has(error.code) &&
-      !isConnectionLoss(error)
-    )
-      throw error;
-    if (error instanceof Prisma.PrismaClientValidationError) throw error;
-    if (error instanceof TypeError || error instanceof RangeError || error instanceof SyntaxError)
-      throw error;
+    if (error instanceof ServiceError || isAboutTheStatement(error) || isOurMistake(error)) throw error;
     throw new ServiceError(
       'ledger.unavailable',
       'The database does not answer. Nothing was done; try again shortly.',
-      {
-        cause: error,
-        retryAfterSeconds: 5,
-      },
+      { cause: error, retryAfterSeconds: 5 },
     );
   }
+}
+
+function isAboutTheStatement(error: unknown): boolean {
+  if (!(error instanceof Prisma.PrismaClientKnownRequestError)) return false;
+  const code = originalCode(error);
+  return code === undefined ? STATEMENT_CODES.has(error.code) : STATEMENT_CLASSES.test(code);
+}
+
+function isOurMistake(error: unknown): boolean {
+  const kinds = [Prisma.PrismaClientValidationError, TypeError, RangeError, SyntaxError];
+  return kinds.some((kind) => error instanceof kind);
 }
 
 /** True for a unique-key collision, e.g. a merchant that exists already. */
@@ -41,17 +45,10 @@ export function isUniqueViolation(error: unknown): boolean {
   );
 }
 
-/** SQLSTATE classes 08 (connection), 53 (resources), 57 (operator intervention, statement timeout) and 25006 (read-only) mean "not now". */
-function isConnectionLoss(error: Prisma.PrismaClientKnownRequestError): boolean {
-  const code = originalCode(error);
-  return code === undefined
-    ? error.code === 'P2010' && !/code: `?[0-9A-Z]{5}/i.test(error.message)
-    : /^(08|53|57|25006|55P03)/.test(code);
-}
-
+/** Postgres's SQLSTATE. Prisma hands it on in one of three places. */
 function originalCode(error: Prisma.PrismaClientKnownRequestError): string | undefined {
   const adapterError = error.meta?.['driverAdapterError'] as
     { cause?: { originalCode?: unknown } } | undefined;
   const code = adapterError?.cause?.originalCode ?? error.meta?.['code'];
-  return typeof code === 'string' ? code : undefined;
+  return typeof code === 'string' ? code : /Code: `([0-9A-Z]{5})`/.exec(error.message)?.[1];
 }

@@ -2,9 +2,10 @@
 import path from 'node:path';
 import pg from 'pg';
 import { SECRET_SETTINGS } from '../src/config/secret-settings.ts';
+import { loadDotEnv } from '../src/config/env.ts';
 import { applyMigrations } from '../src/persistence/migrations.ts';
 import { readArguments } from './cli/arguments.ts';
-import { Failure, loadDotEnv, nameOf, print, run, shown, UsageError } from './cli/run.ts';
+import { Failure, nameOf, print, run, shown, UsageError } from './cli/run.ts';
 
 const HELP = `Usage: DATABASE_ADMIN_URL=postgres://... npm run migrate -- [--grant-to ROLE]
 

@@ -1,5 +1,5 @@
 /** Creates a merchant, its first API key and its first credential; all of it or nothing. */
-import { ConfigError, readConfig } from '../src/config/env.ts';
+import { ConfigError, loadDotEnv, readConfig } from '../src/config/env.ts';
 import type { Secrets } from '../src/config/secrets.ts';
 import type { Config } from '../src/config/settings.ts';
 import { readArguments } from './cli/arguments.ts';
@@ -10,7 +10,7 @@ import { howToFindOut, humanText, jsonLine } from './cli/onboard-result.ts';
 import type { Onboarded } from './cli/onboard-result.ts';
 import { askForSecrets, readGiven, sourceOf } from './cli/onboard-secrets.ts';
 import { onboardOverHttp, urlProblems } from './cli/onboard-service.ts';
-import { holdSignals, loadDotEnv, print, run, UsageError } from './cli/run.ts';
+import { holdSignals, print, run, UsageError } from './cli/run.ts';
 
 const HELP = `Usage: npm run onboard -- --merchant ID --name TEXT --region REGION [options]
 

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { loadDotEnv } from '../../src/config/env.ts';
 import { SECRET_SETTINGS } from '../../src/config/secret-settings.ts';
 import { SETTINGS } from '../../src/config/settings.ts';
 import { API_KEY_ID_PATTERN } from '../../src/domain/ids.ts';
@@ -8,7 +9,7 @@ import { Secret } from '../../src/domain/secret.ts';
 import { listOf, wholeNumber } from './arguments.ts';
 import type { Options, Values } from './arguments.ts';
 import type { OperatorKeyOrder } from './operator-keys.ts';
-import { loadDotEnv, nameOf } from './run.ts';
+import { nameOf } from './run.ts';
 
 export const ORDER_OPTIONS = {
   name: { type: 'string' },

@@ -78,11 +78,6 @@ export async function print(text: string, ifLost: string): Promise<void> {
   });
 }
 
-/** Reads .env where it is there, as `npm start` does; what is set in the environment stays. */
-export function loadDotEnv(): void {
-  if (existsSync('.env')) process.loadEnvFile('.env');
-}
-
 /**
  * Once something has begun, its outcome must be told: the first signal waits for it. The second one ends at once, with `ifCut`.
  */

@@ -1,5 +1,4 @@
 import type { Actor } from '../domain/audit.ts';
-
 import type { ApiKeyId, MerchantId } from '../domain/ids.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
@@ -111,14 +110,17 @@ export class ApiKeyStore {
   }
 
   /**
-   * Revokes a key. The audit record is written first: its lock on the head of the chain orders this with ledger_open(), so that no call is
-   * admitted with the key once this has been committed.
+   * Revokes a key. The row is locked, so that of several revocations at once one is recorded. Then the audit record is written: its lock on
+   * the head of the chain orders this with ledger_open(), so that no call is admitted with the key once this has been committed.
    * @returns false when the merchant has no such key; true also when it was revoked before.
    */
   revoke(actor: Actor, merchantId: MerchantId, id: ApiKeyId): Promise<boolean> {
     return this.#database.asTenant(merchantId, async (tx) => {
-      const key = await tx.apiKey.findFirst({ where: { merchantId, id }, select: { revokedAt: true } });
-      if (key?.revokedAt !== null) return key !== null;
+      const [key] = await tx.$queryRaw<
+        { revoked: boolean }[]
+      >`SELECT revoked_at IS NOT NULL AS revoked FROM api_keys
+        WHERE merchant_id = ${merchantId} AND id = ${id} FOR UPDATE`;
+      if (key?.revoked !== false) return key !== undefined;
       await appendAudit(tx, merchantId, {
         actor: actor.subject,
         action: 'token.revoked',

@@ -10,6 +10,7 @@ import type { Token, TokenEnvironment } from './token.ts';
 import type { TokenHasher } from './token-hash.ts';
 
 const DAY_MS = 86_400_000;
+const DAYS_MAX = 365;
 
 export interface ApiKeysParts {
   store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
@@ -22,6 +23,7 @@ export interface ApiKeysParts {
 export interface KeyRequest {
   name: string;
   scopes: readonly MerchantScope[];
+  /** 1 to 365; the routes' schema says 90 where nothing is said. */
   expiresInDays: number;
 }
 
@@ -42,12 +44,15 @@ export class ApiKeys {
     this.#parts = parts;
   }
 
-  /** Makes a key for a merchant, in the caller's transaction where one is given. */
+  /**
+   * Makes a key for a merchant, in the caller's transaction where one is given.
+   * @throws RangeError for a lifetime that is none; ServiceError ledger.unavailable.
+   */
   async create(actor: Actor, merchantId: MerchantId, request: KeyRequest, tx?: Tx): Promise<CreatedKey> {
     const { store, hasher, clock, environment } = this.#parts;
     const { name, scopes, expiresInDays } = request;
     const { id, secret, text } = mintToken('merchant', environment);
-    const expiresAt = new Date(clock.now() + expiresInDays * DAY_MS);
+    const expiresAt = expiryOf(clock.now(), expiresInDays);
     const key = { id, name, environment, scopes, expiresAt, ...hasher.hash(secret) };
     if (tx === undefined) await store.insertAlone(merchantId, actor, key);
     else await store.insert(tx, merchantId, actor, key);
@@ -104,7 +109,10 @@ export interface OperatorKeyRequest {
   now: number;
 }
 
-/** An operator's key as a row; only an administrator's script can write it (scripts/operator-key.ts). `token` is shown once. */
+/**
+ * An operator's key as a row; only an administrator's script can write it (scripts/operator-key.ts). `token` is shown once.
+ * @throws RangeError for a lifetime that is none.
+ */
 export function newOperatorKey(hasher: TokenHasher, request: OperatorKeyRequest) {
   const { name, scopes, environment, expiresInDays, now } = request;
   const { id, secret, text } = mintToken('operator', environment);
@@ -116,7 +124,14 @@ export function newOperatorKey(hasher: TokenHasher, request: OperatorKeyRequest)
     secretHash: hash,
     pepperVersion,
     scopes: [...scopes],
-    expiresAt: new Date(now + expiresInDays * DAY_MS),
+    expiresAt: expiryOf(now, expiresInDays),
   };
   return { token: text, row };
+}
+
+/** No key is for ever, whoever asks: schema and scripts check this in better words, this is what holds. */
+function expiryOf(nowMs: number, days: number): Date {
+  if (!Number.isInteger(days) || days < 1 || days > DAYS_MAX)
+    throw new RangeError(`a key lives 1 to ${String(DAYS_MAX)} days`);
+  return new Date(nowMs + days * DAY_MS);
 }

@@ -25,7 +25,9 @@ export function authorize(principal: Principal, { permission, merchantId }: Dema
   const forOperators = (OPERATOR_SCOPES as readonly Scope[]).includes(permission);
   if (!forOperators && (principal.kind !== 'merchant' || principal.merchantId !== merchantId))
     throw merchantNotFound();
-  if ((principal.scopes as readonly Scope[]).includes(permission)) return;
+  // An operator's scope in a merchant's token would be a mistake of whoever made the principal: it opens nothing.
+  const ofTheRightKind = !forOperators || principal.kind === 'operator';
+  if (ofTheRightKind && (principal.scopes as readonly Scope[]).includes(permission)) return;
   throw new ServiceError(
     'auth.insufficient_scope',
     `This token lacks the scope ${permission}. Use one that has it, or have one made with it.`,

@@ -25,8 +25,11 @@ const SECRET_LENGTH = 43;
 const CRC_LENGTH = 6;
 const PREFIXES: Readonly<Record<TokenKind, string>> = { merchant: 'mbk', operator: 'mbo' };
 
-/** Published for secret scanners: of fixed length, anchored at both ends here, linear. */
+/** A token and nothing else: of fixed length, anchored at both ends, linear. */
 export const TOKEN_PATTERN = /^(mbk|mbo)_(live|test)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$/;
+
+/** For secret scanners: finds a token inside any text, in linear time. `parseToken` says whether the checksum fits. */
+export const TOKEN_SCAN_PATTERN = /\bmb[ko]_(?:live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}(?![0-9A-Za-z])/;
 
 /** Makes a token. `text` is shown once; only a keyed hash of the secret is kept. */
 export function mintToken(kind: TokenKind, environment: TokenEnvironment): Token & { text: string } {

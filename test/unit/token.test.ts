@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { ApiKeys } from '../../src/auth/api-keys.ts';
 import type { ApiKeysParts } from '../../src/auth/api-keys.ts';
 import type { StoredKey } from '../../src/auth/api-key-store.ts';
-import { mintToken, parseToken, TOKEN_PATTERN } from '../../src/auth/token.ts';
+import { mintToken, parseToken, TOKEN_PATTERN, TOKEN_SCAN_PATTERN } from '../../src/auth/token.ts';
 import { TokenHasher } from '../../src/auth/token-hash.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
@@ -15,8 +15,10 @@ const CHARACTERS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 describe('token', () => {
   test('has the published form, is different each time, and comes apart as it was made', () => {
-    const made = Array.from({ length: 200 }, () => mintToken('merchant', 'live'));
-    expect(new Set(made.map((token) => token.text)).size).toBe(200);
+    // One secret in about sixty begins with a zero, which must not be lost.
+    const made = Array.from({ length: 1_000 }, () => mintToken('merchant', 'live'));
+    expect(new Set(made.map((token) => token.text)).size).toBe(1_000);
+    expect(new Set(made.map((token) => token.id)).size).toBe(1_000);
     for (const { text, id, secret } of made) {
       expect(text).toMatch(/^mbk_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}$/);
       expect(text).toMatch(TOKEN_PATTERN);
@@ -48,6 +50,35 @@ describe('token', () => {
       ),
       { numRuns: 2_000 },
     );
+  });
+
+  test('every other character at every place makes it none', () => {
+    const { text } = mintToken('operator', 'live');
+    for (let at = 0; at < text.length; at += 1)
+      for (const character of CHARACTERS) {
+        if (character === text[at]) continue;
+        expect(parseToken(text.slice(0, at) + character + text.slice(at + 1))).toBeUndefined();
+      }
+  });
+
+  test('no text but a minted one is a token', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.stringMatching(TOKEN_PATTERN)), (text) => {
+        // One text of the right form in four thousand million has the right checksum.
+        expect(parseToken(text)).toBeUndefined();
+      }),
+    );
+  });
+
+  test('a scanner finds it in any text, and nothing that is longer or shorter', () => {
+    const { text } = mintToken('merchant', 'live');
+    for (const around of [`x=${text}`, `"${text}"`, `https://h/?k=${text}&b`, `Bearer ${text}\n`])
+      expect(TOKEN_SCAN_PATTERN.exec(around)?.[0]).toBe(text);
+    for (const around of [`${text}A`, text.slice(0, -1), `A${text}`, text.toUpperCase()])
+      expect(TOKEN_SCAN_PATTERN.test(around)).toBe(false);
+    const started = performance.now();
+    TOKEN_SCAN_PATTERN.test('mbk_live_'.repeat(50_000));
+    expect(performance.now() - started).toBeLessThan(100);
   });
 
   test('any text is read in time that grows with its length only', () => {

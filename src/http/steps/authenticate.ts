@@ -3,11 +3,13 @@ import type { Request, RequestHandler } from 'express';
 import { Passport } from 'passport';
 import { newBearerStrategy } from '../../auth/bearer.ts';
 import type { VerifyBearer } from '../../auth/bearer.ts';
+import { TOKEN_SCAN_PATTERN } from '../../auth/token.ts';
 import { ServiceError } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import { carriedBy } from './begin.ts';
 
-const TOKEN_LENGTH_MAX = 8_192;
+/** Ours have 78 characters, JWTs up to two thousand. */
+const TOKEN_LENGTH_MAX = 4_096;
 const BEARER = /^Bearer +([\x21-\x7e]+)$/i;
 
 /**
@@ -40,12 +42,14 @@ export function authenticate(verify: VerifyBearer): RequestHandler {
   };
 }
 
-/** @throws ServiceError auth.* */
+/** @throws ServiceError auth.* | request.invalid */
 function tokenOf(req: Request): string {
   refuseMisplaced(req);
+  refuseDoubled(req);
   const { authorization } = req.headers;
   if (authorization === undefined) return fromApiKeyHeader(req.headers);
-  if (/^AWS4-HMAC-SHA256/i.test(authorization)) throw signatureNotTaken();
+  // AWS4-HMAC-SHA256, and AWS4-ECDSA-P256-SHA256 of multi-region signing.
+  if (/^AWS4-/i.test(authorization)) throw signatureNotTaken();
   const token = BEARER.exec(authorization)?.[1];
   if (token === undefined || token.length > TOKEN_LENGTH_MAX) throw notAccepted();
   return token;
@@ -59,12 +63,16 @@ function fromApiKeyHeader(headers: IncomingHttpHeaders): string {
   return key;
 }
 
+/** Node keeps the first Authorization and drops the rest, so a proxy could believe another one. The server refuses this before (protocol.ts). */
+function refuseDoubled(req: Request): void {
+  const names = req.rawHeaders.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase());
+  if (names.indexOf('authorization') === names.lastIndexOf('authorization')) return;
+  throw new ServiceError('request.invalid', 'The header authorization was sent more than once.');
+}
+
 /** Nobody sends both a token in the right place and one in the wrong place by intent; either way the wrong place is logged somewhere. */
 function refuseMisplaced(req: Request): void {
-  const at = req.url.indexOf('?');
-  const inQuery =
-    at !== -1 &&
-    [...new URLSearchParams(req.url.slice(at + 1)).keys()].some((name) => /^access_token(\[|$)/.test(name));
+  const inQuery = hasTokenInQuery(req.url);
   const inForm =
     req.headers['content-type']?.toLowerCase().startsWith('application/x-www-form-urlencoded') === true;
   if (!inQuery && !inForm) return;
@@ -74,6 +82,14 @@ function refuseMisplaced(req: Request): void {
       ? 'A token in the query ends up in logs. Send it as Authorization: Bearer <token>, and revoke this one.'
       : 'Forms are not accepted here, and a token never in one. Send Authorization: Bearer <token>.',
   );
+}
+
+/** The name of RFC 6750 in any case and nesting, as parsers of all kinds would read it; and a token of ours under any name. */
+function hasTokenInQuery(target: string): boolean {
+  const at = target.indexOf('?');
+  if (at === -1) return false;
+  const query = new URLSearchParams(target.slice(at + 1).replaceAll(';', '&'));
+  return [...query].some(([name, value]) => /\baccess_token\b/i.test(name) || TOKEN_SCAN_PATTERN.test(value));
 }
 
 function notAccepted(): ServiceError {

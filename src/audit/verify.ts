@@ -69,6 +69,10 @@ export class ChainVerifier {
       );
     if (event.prevHash !== this.#hash) return fault('link', 'does not follow from the event before it');
     if (event.hash !== hashOf(event)) return fault('hash', 'was changed after it was written');
+    // The hash covers the microseconds; `at` only repeats them for people, who would believe it.
+    const time = new Date(Number(event.atMicros) / 1_000);
+    if (Number.isNaN(time.getTime()) || event.at !== time.toISOString())
+      return fault('hash', 'shows another time than the one it was written at');
     this.#seq = event.seq;
     this.#hash = event.hash;
     return undefined;

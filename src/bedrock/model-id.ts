@@ -14,9 +14,9 @@ const LENGTH_MAX = 2_048;
 /**
  * Ids without an ARN: foundation models (`provider.name-v1:0`), inference profiles (`us.provider.name`), and the 12 characters of provisioned,
  * imported and custom-deployment ids. Source: pattern InvokeModelIdentifier of the service model, of which this is the part that can be a
- * plain id. One segment, no `/`, no `..`.
+ * plain id. One segment, no `/`, no `..`, and no run of letters and digits as long as those of keys and tokens: ids are kept and shown.
  */
-const PLAIN_ID = /^[a-zA-Z0-9](?:[a-zA-Z0-9:_-]|\.(?!\.)){0,255}$/;
+const PLAIN_ID = /^(?!.*[a-zA-Z0-9]{33})[a-zA-Z0-9](?:[a-zA-Z0-9:_-]|\.(?!\.)){0,255}$/;
 
 /** The kinds of ARN that Bedrock runtime invokes. Bedrock's own foundation models carry no account. */
 const ARN =

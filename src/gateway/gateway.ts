@@ -30,6 +30,9 @@ const DEADLINE_MARGIN_SECONDS = 60;
 /** Largest answer that is not a stream: images and embeddings of a batch fit with room. Bytes. */
 const ANSWER_BYTES_MAX = 64_000_000;
 
+/** What every AWS SDK sends as its invocation id. Anything else is a caller's text and is not kept. */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
 /**
  * The one path of every paid call: resolve -> open -> send -> settle.
  * @throws ServiceError of any step; once the ledger row is open, every way out resolves it.
@@ -90,7 +93,7 @@ export class Gateway {
       ...(resolved.credentialId !== undefined && { credentialId: resolved.credentialId }),
       ...(resolved.version !== undefined && { credentialVersion: resolved.version }),
       ...(paid.principal.apiKeyId !== undefined && { apiKeyId: paid.principal.apiKeyId }),
-      ...(typeof invocation === 'string' && { clientInvocationId: invocation.slice(0, 64) }),
+      ...(typeof invocation === 'string' && UUID.test(invocation) && { clientInvocationId: invocation }),
     });
   }
 

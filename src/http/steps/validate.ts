@@ -5,8 +5,8 @@ import { parseJsonObject } from '../json.ts';
 import type { Services } from '../services.ts';
 import { readBody } from './read-body.ts';
 
-/** Names of members come from the caller; a long one is cut, so that an answer never carries a misplaced secret far. */
-const NAME_LENGTH_MAX = 40;
+/** Names of members come from the caller: only what is shorter than any secret and looks like a name is repeated. */
+const NAME = /^[A-Za-z_][A-Za-z0-9_-]{0,31}$/;
 
 /** Reads a JSON body. The bytes are given back as soon as they are parsed. */
 export async function readJsonBody(req: Request, services: Services): Promise<Record<string, unknown>> {
@@ -30,9 +30,9 @@ export function validate<T>(schema: z.ZodType<T>, value: unknown, where: 'body' 
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => {
-    const path = issue.path.map((part) => String(part).slice(0, NAME_LENGTH_MAX)).join('.');
+    const path = issue.path.map((part) => nameOf(part)).join('.');
     if (issue.code === 'unrecognized_keys') {
-      return `unknown: ${issue.keys.map((key) => key.slice(0, NAME_LENGTH_MAX)).join(', ')}`;
+      return `unknown: ${issue.keys.map((key) => nameOf(key)).join(', ')}`;
     }
     return path === '' ? issue.message : `${path}: ${issue.message}`;
   });
@@ -50,10 +50,14 @@ export function readQuery(req: Request): Record<string, string> {
   if (at === -1) return query;
   for (const [name, value] of new URLSearchParams(req.url.slice(at + 1))) {
     if (Object.hasOwn(query, name))
-      throw new ServiceError('request.invalid', `The query names "${name.slice(0, NAME_LENGTH_MAX)}" twice.`);
+      throw new ServiceError('request.invalid', `The query names ${nameOf(name)} twice.`);
     Object.defineProperty(query, name, { value, enumerable: true });
   }
   return query;
+}
+
+function nameOf(part: PropertyKey): string {
+  return typeof part === 'number' || NAME.test(String(part)) ? String(part) : '(a name that is not repeated)';
 }
 
 function refuseOtherTypes(contentType: string | undefined): void {

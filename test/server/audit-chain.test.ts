@@ -9,7 +9,7 @@ import { ChainVerifier, hashOf } from '../../src/audit/verify.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { Database } from '../../src/persistence/database.ts';
-import { directFields, onboard, runtimeCalls } from '../support/people.ts';
+import { converseBody, directFields, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -58,16 +58,19 @@ function faultOf(chain: readonly AuditEvent[]) {
 }
 
 /** `npm run audit:verify`, as an operator runs it. */
-function verify(...args: string[]): Promise<{ code: number; stdout: string }> {
+function verify(
+  args: string[],
+  databaseUrl: string | undefined = service.database.url,
+): Promise<{ code: number; stdout: string; stderr: string }> {
   const root = path.join(import.meta.dirname, '../..');
-  const env = { PATH: process.env['PATH'] ?? '', DATABASE_URL: service.database.url };
+  const env = { PATH: process.env['PATH'] ?? '', DATABASE_URL: databaseUrl };
   return new Promise((resolve) => {
     execFile(
       process.execPath,
       ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
       { cwd: root, env },
-      (error, stdout) => {
-        resolve({ code: error === null ? 0 : Number(error.code), stdout });
+      (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
       },
     );
   });
@@ -81,6 +84,8 @@ describe('the verifier', () => {
   });
 
   const TEXTS = [
+    'merchantId',
+    'at',
     'actor',
     'action',
     'resource',
@@ -102,9 +107,12 @@ describe('the verifier', () => {
         text: fc.string({ minLength: 1, maxLength: 12 }),
       }),
       fc.record({ kind: fc.constant('delete' as const), at }),
+      fc.record({ kind: fc.constant('renumber' as const), at, seq: fc.nat(300) }),
       fc.record({ kind: fc.constant('repeat' as const), at }),
+      fc.record({ kind: fc.constant('insert' as const), at }),
       fc.record({ kind: fc.constant('swap' as const), at }),
       fc.record({ kind: fc.constant('cut' as const), at }),
+      fc.record({ kind: fc.constant('shorten and rewrite' as const), at }),
       fc.record({ kind: fc.constant('rewrite' as const), at }),
     );
     fc.assert(
@@ -115,12 +123,21 @@ describe('the verifier', () => {
         if (how.kind === 'edit')
           event[how.field] =
             how.field === 'hash' || how.field === 'prevHash' ? 'ab'.repeat(32) : event[how.field] + how.text;
+        if (how.kind === 'renumber') event.seq = how.seq;
+        // A forged event with the right link and hash: what follows it does not fit.
+        if (how.kind === 'insert') {
+          const forged = { ...event, actor: 'somebody else' };
+          chain.splice(index, 0, { ...forged, hash: hashOf(forged) });
+        }
         if (how.kind === 'delete') chain.splice(index, 1);
         if (how.kind === 'repeat') chain.splice(index, 0, { ...event });
         if (how.kind === 'swap') chain.splice(index, 2, ...chain.slice(index, index + 2).reverse());
         if (how.kind === 'cut') chain.length = index;
-        // The best forger: changes one event and recomputes everything after it. Only the head knows.
         if (how.kind === 'rewrite') rewriteFrom(chain, index);
+        if (how.kind === 'shorten and rewrite') {
+          chain.splice(index, 1);
+          rewriteFrom(chain, index);
+        }
         fc.pre(JSON.stringify(chain) !== JSON.stringify(events));
         expect(faultOf(chain)).toBeDefined();
       }),
@@ -128,58 +145,128 @@ describe('the verifier', () => {
     );
   });
 
+  test('a chain that was rewritten to its end is found by the head alone', () => {
+    const chain = events.map((event) => ({ ...event }));
+    rewriteFrom(chain, 5);
+    const verifier = new ChainVerifier(MERCHANT);
+    expect(chain.map((event) => verifier.check(event)).filter(Boolean)).toEqual([]);
+    expect(verifier.end(head)).toMatchObject({ fault: 'head' });
+    // Whoever rewrites the head as well is found by a head that was noted elsewhere, and by nothing in the database.
+    const last = chain.at(-1) as AuditEvent;
+    expect(verifier.end({ seq: last.seq, hash: last.hash })).toBeUndefined();
+  });
+
+  /** The best forger: changes one event, and makes every number, link and hash after it right. */
   function rewriteFrom(chain: AuditEvent[], index: number): void {
     for (let at = index; at < chain.length; at += 1) {
       const event = chain[at] as AuditEvent;
       if (at === index) event.actor = 'somebody else';
-      else event.prevHash = chain[at - 1]?.hash ?? '';
+      event.seq = at + 1;
+      event.prevHash = chain[at - 1]?.hash ?? '00'.repeat(32);
       event.hash = hashOf(event);
     }
   }
 });
 
+/** What an owner of the database can do to a chain of ten events, and the first event that is not what was written. */
+const TAMPERED: [merchant: string, sql: string, seq: number, fault: string][] = [
+  ['edited', `UPDATE audit_events SET actor = 'nobody' WHERE merchant_id = 'edited' AND seq = 7`, 7, 'hash'],
+  [
+    'edited-body',
+    `UPDATE audit_events SET body = '{ }' WHERE merchant_id = 'edited-body' AND seq = 3`,
+    3,
+    'hash',
+  ],
+  ['deleted', `DELETE FROM audit_events WHERE merchant_id = 'deleted' AND seq = 4`, 5, 'sequence'],
+  ['cut', `DELETE FROM audit_events WHERE merchant_id = 'cut' AND seq > 6`, 6, 'head'],
+  ['emptied', `DELETE FROM audit_events WHERE merchant_id = 'emptied'`, 0, 'head'],
+  [
+    'gone',
+    `DELETE FROM audit_events WHERE merchant_id = 'gone'; DELETE FROM audit_heads WHERE merchant_id = 'gone'`,
+    0,
+    'head',
+  ],
+  [
+    'inserted',
+    `UPDATE audit_events SET seq = -seq WHERE merchant_id = 'inserted' AND seq > 5;
+     UPDATE audit_events SET seq = -seq + 1 WHERE merchant_id = 'inserted' AND seq < 0;
+     INSERT INTO audit_events SELECT merchant_id, 6, at_micros, 'forger', action, resource, outcome, request_id, body, hash, hash
+       FROM audit_events WHERE merchant_id = 'inserted' AND seq = 5`,
+    6,
+    'hash',
+  ],
+  [
+    'swapped',
+    `UPDATE audit_events SET seq = -seq WHERE merchant_id = 'swapped' AND seq IN (2, 3);
+     UPDATE audit_events SET seq = 5 + seq WHERE merchant_id = 'swapped' AND seq < 0`,
+    2,
+    'link',
+  ],
+];
+
 describe('npm run audit:verify', () => {
-  test('says that all chains hold, and ends with 0', async () => {
-    const { code, stdout } = await verify();
-    expect({ code, stdout }).toEqual({
-      code: 0,
-      stdout: expect.stringMatching(/^ok {6}~system: \d+ events\nok {6}merchant-a: \d+ events\n$/),
-    });
+  test('says that all chains hold, helps, and says when it could not check', async () => {
+    const [text, help, unknown, none, away] = await Promise.all([
+      verify([]),
+      verify(['--help']),
+      verify(['--merchant', 'nobody-here']),
+      verify([], ''),
+      verify([], 'postgres://x:sesame-open@127.0.0.1:1/x'),
+    ]);
+    expect(text.stdout).toMatch(/^ok {6}~system: \d+ events\nok {6}merchant-a: \d+ events\n$/);
+    expect(help.stdout).toContain('Exit code: 0 all chains hold');
+    expect([text, help].map(({ code }) => code)).toEqual([0, 0]);
+    expect([unknown, none, away].map(({ code }) => code)).toEqual([2, 2, 2]);
+    for (const { stdout, stderr } of [unknown, none, away]) {
+      expect(stdout).toBe('');
+      expect(stderr).not.toBe('');
+      expect(stderr).not.toContain('sesame-open');
+    }
   });
 
-  test.each([
-    [
-      'an edited event',
-      `UPDATE audit_events SET actor = 'nobody' WHERE merchant_id = 'merchant-a' AND seq = 7`,
-      7,
-    ],
-    ['a deleted event', `DELETE FROM audit_events WHERE merchant_id = 'merchant-a' AND seq = 9`, 10],
-    ['a cut tail', `DELETE FROM audit_events WHERE merchant_id = 'merchant-a' AND seq > 20`, 20],
-  ])(
-    'finds %s that an owner of the database made, names the first bad event, and ends with 1',
-    async (_name, sql, seq) => {
-      await admin.query('CREATE TEMP TABLE kept AS SELECT * FROM audit_events');
-      await admin.query(`ALTER TABLE audit_events DISABLE TRIGGER USER; ${sql}`);
-      const { code, stdout } = await verify('--merchant', MERCHANT, '--json');
+  test('names the first bad event of each chain that an owner of the database changed, and ends with 1', async () => {
+    for (const [chain] of TAMPERED)
       await admin.query(
-        `DELETE FROM audit_events; INSERT INTO audit_events SELECT * FROM kept; DROP TABLE kept; ALTER TABLE audit_events ENABLE TRIGGER USER`,
+        `INSERT INTO merchants (id, name) VALUES ('${chain}', 'x');
+         SELECT audit_append('${chain}', 'x', 'call.admitted', 'call/' || n, 'allowed', 'r', '{}') FROM generate_series(1, 10) n`,
       );
-      expect({ code, fault: (JSON.parse(stdout) as { fault: { seq: number } }).fault.seq }).toEqual({
-        code: 1,
-        fault: seq,
-      });
-    },
-  );
+    await admin.query(
+      `ALTER TABLE audit_events DISABLE TRIGGER USER; ALTER TABLE audit_events DROP CONSTRAINT audit_events_seq_check`,
+    );
+    for (const [, sql] of TAMPERED) await admin.query(sql);
+    await admin.query('ALTER TABLE audit_events ENABLE TRIGGER USER');
+    const [all, one] = await Promise.all([verify(['--json']), verify(['--merchant', 'deleted'])]);
+    const results = all.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { chain: string; fault?: { seq: number; fault: string } });
+    const broken = results.filter(({ fault }) => fault !== undefined);
+    expect(broken.map(({ chain, fault }) => [chain, fault?.seq, fault?.fault])).toEqual(
+      TAMPERED.map(([chain, , seq, fault]) => [chain, seq, fault]).sort(([a], [b]) =>
+        String(a) < String(b) ? -1 : 1,
+      ),
+    );
+    // The others hold.
+    expect(results.filter(({ fault }) => fault === undefined).map(({ chain }) => chain)).toEqual([
+      '~system',
+      MERCHANT,
+    ]);
+    expect(one.stdout).toMatch(/^BROKEN {2}deleted: event 5: .+\(sequence\)\n$/);
+    expect([all.code, one.code]).toEqual([1, 1]);
+  });
 });
 
 test.each([
   'UPDATE audit_events SET actor = $1::text',
   'DELETE FROM audit_events WHERE actor <> $1::text',
+  `INSERT INTO audit_events VALUES ($1::text, 1, 0, '', '', '', '', '', '', '', '')`,
+  `UPDATE audit_heads SET seq = 0 WHERE merchant_id = $1::text`,
   `INSERT INTO audit_heads VALUES ($1::text, 0, decode($1::text, 'escape'))`,
 ])('the service itself cannot: %s', async (sql) => {
   const login = new pg.Client({ connectionString: service.database.url });
   await login.connect();
   await expect(login.query(sql, ['x'])).rejects.toMatchObject({ code: '42501' });
+  await expect(login.query('TRUNCATE audit_events')).rejects.toMatchObject({ code: '42501' });
   await login.end();
 });
 
@@ -188,28 +275,66 @@ test('not even an owner by accident: the table refuses changes', async () => {
   await expect(admin.query('TRUNCATE audit_events')).rejects.toThrow(/append-only/);
 });
 
-/** Last: it breaks the chain of this file's service on purpose. */
+/** Last: it breaks this file's service on purpose. */
 test('no audit, no effect: when nothing can be recorded, nothing is called, stored, opened, made or revoked', async () => {
   const made = await merchant.post('/api-keys', { name: 'to revoke' });
-  await admin.query(`ALTER TABLE audit_heads ADD CONSTRAINT stuck CHECK (seq < 0) NOT VALID`);
+  await admin.query(`CREATE OR REPLACE FUNCTION audit_append(p_merchant text, p_actor text, p_action text, p_resource text, p_outcome text, p_request_id text, p_body text)
+    RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$ BEGIN RAISE EXCEPTION 'no audit'; END $$`);
   service.standIn.forget();
-  const count = async () =>
-    (
-      await admin.query(
-        'SELECT (SELECT count(*) FROM calls) AS calls, (SELECT count(*) FROM api_keys) AS keys, (SELECT count(*) FROM api_keys WHERE revoked_at IS NULL) AS live, (SELECT count(*) FROM credentials) AS credentials',
-      )
-    ).rows[0] as unknown;
-  const before = await count();
-  const answers = [
-    await merchant.post('/chat', { modelId: MODEL, prompt: 'x' }),
-    await merchant.post('/chat', { modelId: MODEL, prompt: 'x', ...directFields() }),
-    await merchant.post('/initialize', directFields()),
-    await merchant.post('/api-keys', { name: 'x' }),
-    await merchant.send('DELETE', `/api-keys/${made.json['id'] as string}`),
-    await merchant.post(`/credentials/${merchant.credentialId}/test`, {}),
-    await merchant.send('DELETE', `/credentials/${merchant.credentialId}`),
-  ];
-  for (const answer of answers) expect(answer.status).toBeGreaterThanOrEqual(500);
+  const rows = async () => {
+    const tables = [
+      'merchants',
+      'api_keys',
+      'credentials',
+      'credential_versions',
+      'calls',
+      'usage_days',
+      'audit_events',
+    ];
+    const dumps = tables.map(
+      (table) => `(SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM ${table} t)`,
+    );
+    return (await admin.query(`SELECT ${dumps.join(', ')}`)).rows;
+  };
+  const before = await rows();
+  const { awsAccessKeyId, awsSecretAccessKey } = directFields();
+  const credential = {
+    kind: 'access-key',
+    name: 'x',
+    region: 'us-east-1',
+    awsAccessKeyId,
+    awsSecretAccessKey,
+  };
+  const { credentialId } = merchant;
+  const answers = await Promise.all([
+    merchant.post('/chat', { modelId: MODEL, prompt: 'x' }),
+    merchant.post('/chat', { modelId: MODEL, prompt: 'x', stream: true }),
+    merchant.post('/chat', { modelId: MODEL, prompt: 'x', ...directFields() }),
+    merchant.post('/chat', { modelId: MODEL, prompt: 'x', useServiceDefaults: true }),
+    merchant.post(`/model/${MODEL}/converse`, converseBody('x')),
+    merchant.post(`/model/${MODEL}/converse-stream`, converseBody('x')),
+    merchant.post('/initialize', directFields()),
+    merchant.post('/credentials', credential),
+    merchant.send('PATCH', `/credentials/${credentialId}`, { isDefault: true }),
+    merchant.post(`/credentials/${credentialId}/test`, {}),
+    merchant.send('DELETE', `/credentials/${credentialId}`),
+    merchant.post('/api-keys', { name: 'x' }),
+    merchant.send('DELETE', `/api-keys/${made.json['id'] as string}`),
+    operatorOf(service).post('/api/ops/merchants', {
+      id: 'unaudited',
+      name: 'x',
+      apiKey: { name: 'x' },
+      credential,
+    }),
+  ]);
+  expect(answers.map(({ status }) => status >= 500)).toEqual(answers.map(() => true));
+  expect(answers.filter(({ text }) => /"(token|session)":"/.test(text))).toEqual([]);
   expect(runtimeCalls(service)).toEqual([]);
-  expect(await count()).toEqual(before);
+  expect(await rows()).toEqual(before);
+  // Nothing was opened; what was sealed for the two that could not be stored was thrown away again.
+  const vault = service.standIn.journal.map(({ operation }) => operation);
+  expect(vault).not.toContain('Decrypt');
+  expect(vault).not.toContain('GetSecretValue');
+  const count = (name: string) => vault.filter((operation) => operation === name).length;
+  expect([count('CreateSecret'), count('DeleteSecret')]).toEqual([2, 2]);
 });

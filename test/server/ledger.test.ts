@@ -1,15 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import pg from 'pg';
-import type { ApiKeyId, CallId, MerchantId } from '../../src/domain/ids.ts';
+import { ApiKeyStore } from '../../src/auth/api-key-store.ts';
+import { CredentialStore } from '../../src/credentials/credential-store.ts';
+import type { ApiKeyId, CallId, CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { NO_TOKENS } from '../../src/domain/usage.ts';
 import type { CallOutcome } from '../../src/domain/usage.ts';
-import type { CallIntent } from '../../src/ledger/call-intent.ts';
+import type { CallIntent, Verdict } from '../../src/ledger/call-intent.ts';
 import { LedgerStore } from '../../src/ledger/ledger-store.ts';
 import { Ledger } from '../../src/ledger/ledger.ts';
 import { sweepOverdueCalls } from '../../src/ledger/sweeper.ts';
 import { UsageStore } from '../../src/ledger/usage-store.ts';
+import { USAGE_GROUPS } from '../../src/ledger/usage.ts';
+import type { UsageGroup, UsageRecord } from '../../src/ledger/usage.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
@@ -72,19 +76,30 @@ function intent(change: Partial<Record<keyof CallIntent, unknown>> = {}): CallIn
 
 const settled = (input: number, output: number): CallOutcome => ({
   state: 'settled',
-  usage: { tokens: { ...NO_TOKENS, input, output }, provenance: 'body' },
-  upstream: { latencyMs: 5 },
+  usage: {
+    tokens: { ...NO_TOKENS, input, output, cacheRead: 3, cacheWrite5m: 5, cacheWrite1h: 7 },
+    provenance: 'body',
+  },
+  upstream: { latencyMs: input + 0.4 },
 });
 const voided: CallOutcome = { state: 'void', reason: 'x', upstream: {} };
 const unknown: CallOutcome = { state: 'unknown', reason: 'x', upstream: {} };
 
-/** The day's sums must be those of the rows, always. */
+/** The day's sums must be those of the rows, always: every key, every count. Rows that are on one side only. */
 async function differences(merchantId: string): Promise<unknown[]> {
+  const sums = `merchant_id, day, model_id, credential_id, credential_source, api_key_id, settled, voided, unknown, input_tokens, output_tokens,
+    cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, latency_ms`;
   const { rows } = await admin.query(
-    `SELECT settled, voided, unknown, input, output FROM
-      (SELECT count(*) FILTER (WHERE state = 'settled') AS settled, count(*) FILTER (WHERE state = 'void') AS voided, count(*) FILTER (WHERE state = 'unknown') AS unknown,
-        coalesce(sum(input_tokens), 0) AS input, coalesce(sum(output_tokens), 0) AS output FROM calls WHERE merchant_id = $1) AS rows
-     EXCEPT SELECT coalesce(sum(settled), 0), coalesce(sum(voided), 0), coalesce(sum(unknown), 0), coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0) FROM usage_days WHERE merchant_id = $1`,
+    `WITH recomputed AS (
+       SELECT merchant_id, (created_at AT TIME ZONE 'UTC')::date AS day, model_id, coalesce(credential_id, '') AS credential_id, credential_source,
+         coalesce(api_key_id, '') AS api_key_id, count(*) FILTER (WHERE state = 'settled') AS settled, count(*) FILTER (WHERE state = 'void') AS voided,
+         count(*) FILTER (WHERE state = 'unknown') AS unknown, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+         sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
+         sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, coalesce(sum(latency_ms) FILTER (WHERE state = 'settled'), 0)::bigint AS latency_ms
+       FROM calls WHERE merchant_id = $1 AND state <> 'held' GROUP BY 1, 2, 3, 4, 5, 6),
+     kept AS (SELECT ${sums} FROM usage_days WHERE merchant_id = $1)
+     (SELECT 'rows', * FROM (SELECT ${sums} FROM recomputed EXCEPT SELECT ${sums} FROM kept) AS only_rows)
+     UNION ALL (SELECT 'sums', * FROM (SELECT ${sums} FROM kept EXCEPT SELECT ${sums} FROM recomputed) AS only_sums)`,
     [merchantId],
   );
   return rows;
@@ -93,27 +108,36 @@ async function differences(merchantId: string): Promise<unknown[]> {
 describe('states', () => {
   const outcomes: Record<string, CallOutcome> = { settled: settled(3, 4), void: voided, unknown };
 
-  test('move forward only, whatever is tried in whatever order, and the sums follow', async () => {
+  test('move forward only, whatever is tried in whatever order, and the sums follow every step', async () => {
+    const steps = fc.array(
+      fc.record({ call: fc.nat(2), to: fc.constantFrom('settled', 'void', 'unknown') }),
+      { minLength: 1, maxLength: 10 },
+    );
     await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.constantFrom('settled', 'void', 'unknown'), { minLength: 1, maxLength: 6 }),
-        async (attempts) => {
-          const { merchantId } = await newMerchant();
-          const { id } = await store.open(merchantId, intent());
-          let expected = 'held';
-          for (const attempt of attempts) {
-            const legal = expected === 'held' || (expected === 'unknown' && attempt !== 'unknown');
-            expect(await store.resolve(merchantId, id as CallId, outcomes[attempt] as CallOutcome)).toBe(
-              legal,
-            );
-            if (legal) expected = attempt;
-          }
-          const { rows } = await admin.query('SELECT state FROM calls WHERE merchant_id = $1', [merchantId]);
-          expect(rows).toEqual([{ state: expected }]);
+      fc.asyncProperty(steps, async (tried) => {
+        const { merchantId, keyId } = await newMerchant();
+        const ids = await Promise.all(
+          [{}, { apiKeyId: keyId }, { modelId: 'other' }].map(
+            async (extra) => (await store.open(merchantId, intent(extra))).id as CallId,
+          ),
+        );
+        const states = ['held', 'held', 'held'];
+        for (const { call, to } of tried) {
+          const from = states[call];
+          const legal = from === 'held' || (from === 'unknown' && to !== 'unknown');
+          expect(await store.resolve(merchantId, ids[call] as CallId, outcomes[to] as CallOutcome)).toBe(
+            legal,
+          );
+          if (legal) states[call] = to;
           expect(await differences(merchantId)).toEqual([]);
-        },
-      ),
-      { numRuns: 25 },
+        }
+        const { rows } = await admin.query<{ id: string; state: string }>(
+          'SELECT id, state FROM calls WHERE merchant_id = $1',
+          [merchantId],
+        );
+        expect(ids.map((id) => rows.find((row) => row.id === id)?.state)).toEqual(states);
+      }),
+      { numRuns: 20 },
     );
   });
 
@@ -129,6 +153,28 @@ describe('states', () => {
     expect(await differences(merchantId)).toEqual([]);
   });
 
+  test('of twenty racers for an unknown call one wins, and it stops counting as unknown', async () => {
+    const { merchantId } = await newMerchant();
+    const { id } = await store.open(merchantId, intent());
+    expect(await store.resolve(merchantId, id as CallId, unknown)).toBe(true);
+    const wins = await Promise.all(
+      Array.from({ length: 20 }, (_, index) =>
+        store.resolve(
+          merchantId,
+          id as CallId,
+          [settled(index, 1), voided, unknown][index % 3] as CallOutcome,
+        ),
+      ),
+    );
+    expect(wins.filter(Boolean)).toHaveLength(1);
+    expect(await differences(merchantId)).toEqual([]);
+    const { rows } = await admin.query(
+      'SELECT sum(unknown)::int AS n FROM usage_days WHERE merchant_id = $1',
+      [merchantId],
+    );
+    expect(rows).toEqual([{ n: 0 }]);
+  });
+
   test("another merchant's call cannot be resolved", async () => {
     const [mine, theirs] = [await newMerchant(), await newMerchant()];
     const { id } = await store.open(theirs.merchantId, intent());
@@ -137,36 +183,42 @@ describe('states', () => {
 });
 
 describe('admission', () => {
-  test.each<[string, string, Partial<CallIntent>]>([
-    ['a suspended merchant', `UPDATE merchants SET status = 'suspended' WHERE id = $1`, {}],
-    ['a revoked key', `UPDATE api_keys SET revoked_at = now() WHERE merchant_id = $1`, {}],
-    ['an expired key', `UPDATE api_keys SET expires_at = now() WHERE merchant_id = $1`, {}],
+  test.each<[string, string, Partial<CallIntent>, Verdict]>([
+    ['a suspended merchant', `UPDATE merchants SET status = 'suspended' WHERE id = $1`, {}, 'merchant'],
+    ['a closed merchant', `UPDATE merchants SET status = 'closed' WHERE id = $1`, {}, 'merchant'],
+    ['a revoked key', `UPDATE api_keys SET revoked_at = now() WHERE merchant_id = $1`, {}, 'api_key'],
+    ['an expired key', `UPDATE api_keys SET expires_at = now() WHERE merchant_id = $1`, {}, 'api_key'],
     [
       'a deleted credential',
       `UPDATE credentials SET state = 'deleted' WHERE merchant_id = $1`,
       { source: 'stored' },
+      'credential',
     ],
     [
       'a version that is not current',
       `UPDATE credential_versions SET state = 'previous' WHERE merchant_id = $1`,
       { source: 'stored' },
+      'credential',
     ],
     [
       'direct keys that are not allowed',
       `UPDATE merchants SET direct_allowed = false WHERE id = $1`,
       { source: 'direct' },
+      'source',
     ],
     [
       'a session where direct keys are not allowed',
       `UPDATE merchants SET direct_allowed = false WHERE id = $1`,
       { source: 'session' },
+      'source',
     ],
     [
       'service defaults that are not allowed',
       `UPDATE merchants SET service_defaults_allowed = false WHERE id = $1`,
       { source: 'service-default' },
+      'source',
     ],
-  ])('%s: refused, and no row', async (_name, change, extra) => {
+  ])('%s: refused, and no row', async (_name, change, extra, verdict) => {
     const { merchantId, keyId, credentialId } = await newMerchant();
     const call = intent({
       apiKeyId: keyId,
@@ -175,7 +227,7 @@ describe('admission', () => {
     });
     expect((await store.open(merchantId, call)).verdict).toBe('admitted');
     await admin.query(change, [merchantId]);
-    expect((await store.open(merchantId, call)).verdict).not.toBe('admitted');
+    expect(await store.open(merchantId, call)).toEqual({ verdict });
     const { rows } = await admin.query('SELECT count(*)::int AS n FROM calls WHERE merchant_id = $1', [
       merchantId,
     ]);
@@ -188,32 +240,47 @@ describe('admission', () => {
     expect((await store.open(mine.merchantId, intent({ apiKeyId: theirs.keyId }))).verdict).toBe('api_key');
   });
 
-  test('no call starts after a revocation was acknowledged: 40 rounds of calls racing it', async () => {
-    const { ApiKeyStore } = await import('../../src/auth/api-key-store.ts');
+  test('no call starts after a revocation was acknowledged: 300 pairs of a call and a revocation or deletion', async () => {
+    const actor = { subject: 'x', requestId: 'r' };
     const keys = new ApiKeyStore(connection);
-    for (let round = 0; round < 40; round += 1) {
-      const { merchantId, keyId } = await newMerchant();
+    const credentials = new CredentialStore(connection);
+    const race = async (index: number): Promise<'before' | 'refused'> => {
+      const { merchantId, keyId, credentialId } = await newMerchant();
+      const stored = { source: 'stored', credentialId, credentialVersion: 1, apiKeyId: keyId };
+      const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
       let acknowledged = false;
-      const late: string[] = [];
-      const calls = Array.from({ length: 6 }, async () => {
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 12));
-        const startedAfter = acknowledged;
-        const { verdict } = await store.open(merchantId, intent({ apiKeyId: keyId }));
-        if (startedAfter && verdict === 'admitted') late.push(verdict);
-      });
-      const revoked = keys
-        .revoke({ subject: 'x', requestId: 'r' }, merchantId, keyId)
-        .then(() => (acknowledged = true));
-      await Promise.all([...calls, revoked]);
-      expect(late).toEqual([]);
-      // And in the order of the chain, which is the order of the commits: nothing is admitted behind the revocation.
+      const end = async () => {
+        await pause(Math.random() * 3);
+        await (index % 2 === 0
+          ? keys.revoke(actor, merchantId, keyId)
+          : credentials.delete(merchantId, actor, credentialId as CredentialId));
+        acknowledged = true;
+      };
+      const call = async () => {
+        await pause(Math.random() * 6);
+        const late = acknowledged;
+        return { late, verdict: (await store.open(merchantId, intent(stored))).verdict };
+      };
+      const [{ late, verdict }] = await Promise.all([call(), end()]);
+      const ended = index % 2 === 0 ? 'api_key' : 'credential';
+      expect(late ? [ended] : ['admitted', ended]).toContain(verdict);
+      expect((await store.open(merchantId, intent(stored))).verdict).toBe(ended);
+      // The chain is in the order of the commits: nothing is admitted behind the end, and no row is there without its event.
       const { rows } = await admin.query<{ action: string }>(
-        'SELECT action FROM audit_events WHERE merchant_id = $1 ORDER BY seq',
+        'SELECT action FROM audit_events WHERE merchant_id = $1 AND seq > 1 ORDER BY seq',
         [merchantId],
       );
-      const actions = rows.map((row) => row.action);
-      expect(actions.slice(actions.indexOf('token.revoked'))).not.toContain('call.admitted');
-    }
+      const last = index % 2 === 0 ? 'token.revoked' : 'credential.deleted';
+      expect(rows.map((row) => row.action)).toEqual(
+        verdict === 'admitted' ? ['call.admitted', last] : [last],
+      );
+      return verdict === 'admitted' ? 'before' : 'refused';
+    };
+    const seen = new Set<string>();
+    for (let index = 0; index < 300; index += 10)
+      for (const result of await Promise.all(Array.from({ length: 10 }, (_, at) => race(index + at))))
+        seen.add(result);
+    expect(seen).toEqual(new Set(['before', 'refused']));
   });
 });
 
@@ -248,22 +315,76 @@ describe('what is left behind', () => {
   test('a settlement outlives connections that Postgres cuts, and counts once', async () => {
     const { merchantId } = await newMerchant();
     const unsettled: unknown[] = [];
-    const ledger = new Ledger(store, {
+    const attempts: string[] = [];
+    const counted = Object.assign(Object.create(store) as LedgerStore, {
+      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
+      resolve: (...args: Parameters<LedgerStore['resolve']>) => {
+        attempts.push(args[1]);
+        return store.resolve(...args);
+      },
+    });
+    const ledger = new Ledger(counted, {
       settleRetryDelaysMs: [20, 50, 100, 200],
       onUnsettled: (id) => unsettled.push(id),
     });
-    const calls = await Promise.all(Array.from({ length: 10 }, () => ledger.open(merchantId, intent())));
-    const cut = admin.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'merchant_bedrock_service' AND datname = current_database()`,
-    );
-    await Promise.all([cut, ...calls.map((call) => call.resolve(settled(1, 2)))]);
+    const calls = await Promise.all(Array.from({ length: 8 }, () => ledger.open(merchantId, intent())));
+    // All settlements wait for a lock, so that the cut meets every one of them at work.
+    await admin.query('BEGIN');
+    await admin.query('SELECT 1 FROM calls WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
+    const settling = Promise.all(calls.map((call) => call.resolve(settled(1, 2))));
+    const waiting = `FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
+    while ((await admin.query(`SELECT pg_stat_clear_snapshot(), pid ${waiting}`)).rows.length < 8)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    await admin.query(`SELECT pg_terminate_backend(pid) ${waiting}`);
+    await admin.query('COMMIT');
+    await settling;
     expect(unsettled).toEqual([]);
+    expect(attempts.length).toBeGreaterThanOrEqual(16);
     const { rows } = await admin.query(
       'SELECT state, count(*)::int AS n FROM calls WHERE merchant_id = $1 GROUP BY 1',
       [merchantId],
     );
-    expect(rows).toEqual([{ state: 'settled', n: 10 }]);
+    expect(rows).toEqual([{ state: 'settled', n: 8 }]);
     expect(await differences(merchantId)).toEqual([]);
+  });
+
+  test('an answer of Postgres that is lost after the commit does not settle twice', async () => {
+    const { merchantId } = await newMerchant();
+    const won: boolean[] = [];
+    const forgetful = Object.assign(Object.create(store) as LedgerStore, {
+      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
+      resolve: async (...args: Parameters<LedgerStore['resolve']>) => {
+        won.push(await store.resolve(...args));
+        if (won.length === 1) throw new Error('the connection was cut after COMMIT');
+        return won.at(-1);
+      },
+    });
+    const ledger = new Ledger(forgetful, { settleRetryDelaysMs: [1], onUnsettled: () => undefined });
+    await (await ledger.open(merchantId, intent())).resolve(settled(1, 2));
+    expect(won).toEqual([true, false]);
+    expect(await differences(merchantId)).toEqual([]);
+  });
+
+  test('a settlement that cannot be written is told of, never thrown, and stays held for the sweeper', async () => {
+    const { merchantId } = await newMerchant();
+    const unsettled: string[] = [];
+    const broken = Object.assign(Object.create(store) as LedgerStore, {
+      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
+      resolve: () => Promise.reject(new Error('no Postgres')),
+    });
+    const ledger = new Ledger(broken, {
+      settleRetryDelaysMs: [1, 1],
+      onUnsettled: (id) => unsettled.push(id),
+    });
+    const call = await ledger.open(merchantId, intent({ deadlineSeconds: -1 }));
+    await call.resolve(settled(1, 2));
+    expect(unsettled).toEqual([call.id]);
+    await sweepOverdueCalls(store);
+    expect((await new UsageStore(connection).records(merchantId, 1)).items[0]).toMatchObject({
+      id: call.id,
+      state: 'unknown',
+      reason: 'deadline passed without an outcome',
+    });
   });
 });
 
@@ -275,13 +396,16 @@ describe('reports', () => {
     for (let index = 0; index < 25; index += 1)
       ids.push((await store.open(merchantId, intent())).id as string);
     const seen: string[] = [];
+    const arriving: Promise<unknown>[] = [];
     let cursor: string | undefined;
     do {
       const page = await usage.records(merchantId, 7, cursor);
       seen.push(...page.items.map((record) => record.id));
       cursor = page.nextCursor;
-      await store.open(merchantId, intent());
+      // Three more in front, while the next page is being read.
+      arriving.push(...Array.from({ length: 3 }, () => store.open(merchantId, intent())));
     } while (cursor !== undefined);
+    await Promise.all(arriving);
     // Ids are in the order of time to the millisecond.
     expect(seen).toEqual([...ids].sort().reverse());
   });
@@ -299,26 +423,111 @@ describe('reports', () => {
     const report = await usage.report(merchantId, 'day', ['model', 'apiKey', 'day']);
     expect(report).toMatchObject({
       calls: { settled: 7, void: 1, unknown: 0 },
-      tokens: { input: 21, output: 70, total: 91 },
+      tokens: { input: 21, output: 70, total: 91 + 7 * 15 },
     });
-    expect(report.groups.reduce((sum, group) => sum + group.tokens.total, 0)).toBe(91);
+    expect(report.groups.reduce((sum, group) => sum + group.tokens.total, 0)).toBe(91 + 7 * 15);
     expect(new Set(report.groups.map((group) => group.key.apiKey))).toEqual(new Set([keyId, null]));
     const all = await usage.byMerchant('day', 200);
-    expect(all.items.find((item) => item.merchantId === merchantId)).toMatchObject({ tokens: { total: 91 } });
+    expect(all.items.find((item) => item.merchantId === merchantId)).toMatchObject({
+      tokens: { total: 91 + 7 * 15 },
+    });
+  });
+
+  test('reports say what the records say: random calls, every grouping', async () => {
+    const { merchantId, keyId, credentialId } = await newMerchant();
+    const usage = new UsageStore(connection);
+    const call = fc.record({
+      modelId: fc.constantFrom('m1', 'm2', 'm3'),
+      source: fc.constantFrom('direct', 'stored', 'service-default'),
+      withKey: fc.boolean(),
+      outcome: fc.oneof(
+        fc.tuple(fc.nat(1_000), fc.nat(1_000)).map(([input, output]) => settled(input, output)),
+        fc.constantFrom(voided, unknown, undefined),
+      ),
+    });
+    await Promise.all(
+      fc.sample(call, 60).map(async ({ modelId, source, withKey, outcome }) => {
+        const stored = source === 'stored' && { credentialId, credentialVersion: 1 };
+        const opened = await store.open(
+          merchantId,
+          intent({ modelId, source, ...stored, ...(withKey && { apiKeyId: keyId }) }),
+        );
+        if (outcome !== undefined) await store.resolve(merchantId, opened.id as CallId, outcome);
+      }),
+    );
+    const { items } = await usage.records(merchantId, 100);
+    expect(items).toHaveLength(60);
+    const done = items.filter(({ state }) => state !== 'held');
+    const keyOf: Record<UsageGroup, (record: UsageRecord) => string | null> = {
+      model: (record) => record.modelId,
+      credential: (record) => record.credentialId,
+      source: (record) => record.credentialSource,
+      apiKey: (record) => record.apiKeyId,
+      day: (record) => record.createdAt.slice(0, 10),
+    };
+    const sumsOf = (records: UsageRecord[]) => {
+      const count = (state: string) => records.filter((record) => record.state === state).length;
+      const sum = (kind: keyof UsageRecord['tokens']) =>
+        records.reduce((all, { tokens }) => all + tokens[kind], 0);
+      const kinds = ['input', 'output', 'cacheRead', 'cacheWrite5m', 'cacheWrite1h'] as const;
+      const tokens = Object.fromEntries(kinds.map((kind) => [kind, sum(kind)]));
+      const total = kinds.reduce((all, kind) => all + sum(kind), 0);
+      return {
+        calls: { settled: count('settled'), void: count('void'), unknown: count('unknown') },
+        tokens: { ...tokens, total },
+      };
+    };
+    for (const groupBy of fc.sample(fc.shuffledSubarray([...USAGE_GROUPS]), 25)) {
+      const report = await usage.report(merchantId, 'year', groupBy);
+      const { calls, tokens } = report;
+      expect({ calls, tokens }).toEqual(sumsOf(done));
+      const groups = new Map<string, UsageRecord[]>();
+      for (const record of groupBy.length === 0 ? [] : done) {
+        const key = JSON.stringify(Object.fromEntries(groupBy.map((group) => [group, keyOf[group](record)])));
+        groups.set(key, [...(groups.get(key) ?? []), record]);
+      }
+      expect(report.groups.map(({ key, ...sums }) => [JSON.stringify(key), sums]).sort()).toEqual(
+        [...groups].map(([key, records]) => [key, sumsOf(records)]).sort(),
+      );
+    }
   });
 });
 
-test('partitions: rows land in their month, and making them is safe to repeat and to race', async () => {
-  const { merchantId } = await newMerchant();
-  await store.open(merchantId, intent());
-  const { rows } = await admin.query<{ partition: string; month: string }>(
-    `SELECT tableoid::regclass::text AS partition, to_char(created_at AT TIME ZONE 'UTC', '"calls_"YYYY_MM') AS month FROM calls WHERE merchant_id = $1`,
-    [merchantId],
-  );
-  expect(rows).toEqual([{ partition: rows[0]?.month, month: rows[0]?.month }]);
-  await Promise.all([store.makePartitions(15), store.makePartitions(15), store.makePartitions(15)]);
-  const { rows: count } = await admin.query(
-    `SELECT count(*)::int AS n FROM pg_inherits WHERE inhparent = 'calls'::regclass`,
-  );
-  expect(count).toEqual([{ n: 16 }]);
+describe('partitions', () => {
+  const monthOf = `to_char(created_at AT TIME ZONE 'UTC', '"calls_"YYYY_MM')`;
+
+  test('rows land in their month, to the millisecond, and beyond the last one they are refused', async () => {
+    const { merchantId } = await newMerchant();
+    await store.open(merchantId, intent());
+    // The first and the last millisecond of each of the twelve months that are there.
+    await admin.query(
+      `INSERT INTO calls (merchant_id, id, state, operation, model_id, region, credential_source, subject, request_id, created_at, deadline)
+       SELECT $1, uuid_v7_floor(at), 'held', 'converse', 'm', 'us-east-1', 'direct', 'x', 'r', at, at + interval '1 hour'
+       FROM generate_series(1, 12) n, LATERAL (SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => n)) AT TIME ZONE 'UTC' AS start) s,
+         LATERAL (VALUES (start), (start - interval '1 millisecond')) AS edge (at)`,
+      [merchantId],
+    );
+    const { rows } = await admin.query(
+      `SELECT count(*)::int AS n, count(*) FILTER (WHERE tableoid::regclass::text = ${monthOf})::int AS home FROM calls WHERE merchant_id = $1`,
+      [merchantId],
+    );
+    expect(rows).toEqual([{ n: 25, home: 25 }]);
+    await expect(
+      admin.query(
+        `INSERT INTO calls (merchant_id, id, state, operation, model_id, region, credential_source, subject, request_id, created_at, deadline)
+         VALUES ($1, uuid_v7_floor(now() + interval '3 years'), 'held', 'converse', 'm', 'us-east-1', 'direct', 'x', 'r', now(), now())`,
+        [merchantId],
+      ),
+    ).rejects.toThrow(/no partition/);
+  });
+
+  test('making them is safe to repeat and to race', async () => {
+    const count = async () =>
+      (await admin.query(`SELECT count(*)::int AS n FROM pg_inherits WHERE inhparent = 'calls'::regclass`))
+        .rows;
+    await Promise.all(Array.from({ length: 8 }, () => store.makePartitions(15)));
+    expect(await count()).toEqual([{ n: 16 }]);
+    await store.makePartitions(15);
+    expect(await count()).toEqual([{ n: 16 }]);
+  });
 });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
+import { Prisma } from '../../src/generated/prisma/client.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
@@ -21,14 +22,30 @@ const DEFINERS = [
 const WRITTEN_BY_FUNCTIONS_ONLY = ['calls', 'usage_days', 'audit_events', 'audit_heads', 'operator_keys'];
 const [A, B] = ['merchant-a', 'merchant-b'] as MerchantId[] as [MerchantId, MerchantId];
 
-let database: TestDatabase & AsyncDisposable;
+interface Copy extends AsyncDisposable {
+  database: TestDatabase;
+  admin: pg.Client;
+  login: pg.Client;
+}
+
+let copy: Copy;
+let database: TestDatabase;
 let admin: pg.Client;
 let login: pg.Client;
 
 beforeAll(async () => {
-  database = await newTestDatabase();
-  admin = new pg.Client({ connectionString: database.adminUrl });
-  login = new pg.Client({ connectionString: database.url });
+  copy = await newCopy();
+  ({ database, admin, login } = copy);
+});
+afterAll(async () => {
+  await copy[Symbol.asyncDispose]();
+});
+
+/** A database of its own with something of both merchants in every table. */
+async function newCopy(): Promise<Copy> {
+  const database = await newTestDatabase();
+  const admin = new pg.Client({ connectionString: database.adminUrl });
+  const login = new pg.Client({ connectionString: database.url });
   await Promise.all([admin.connect(), login.connect()]);
   for (const merchant of [A, B]) {
     await admin.query(`
@@ -44,11 +61,16 @@ beforeAll(async () => {
         VALUES ('${merchant}', uuid_v7(), 'held', 'converse', 'x', 'us-east-1', 'direct', 'x', 'x', now(), now());
       SELECT audit_append('${merchant}', 'x', 'x', 'x', 'x', 'x', '{}');`);
   }
-});
-afterAll(async () => {
-  await Promise.all([admin.end(), login.end()]);
-  await database[Symbol.asyncDispose]();
-});
+  return {
+    database,
+    admin,
+    login,
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all([admin.end(), login.end()]);
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
 
 interface Table {
   name: string;
@@ -153,6 +175,37 @@ describe('from the catalog', () => {
       });
   });
 
+  test('the login of the service owns nothing, can make nothing, and cannot reach a partition around its table', async () => {
+    const { rows } = await admin.query(`
+      SELECT (SELECT count(*) FROM pg_class WHERE pg_get_userbyid(relowner) IN ('merchant_bedrock_service', 'merchant_bedrock_app'))::int AS tables,
+        (SELECT count(*) FROM pg_proc WHERE pg_get_userbyid(proowner) IN ('merchant_bedrock_service', 'merchant_bedrock_app'))::int AS functions,
+        has_schema_privilege('merchant_bedrock_service', 'public', 'CREATE') AS makes,
+        (SELECT bool_or(has_table_privilege('merchant_bedrock_service', inhrelid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES'))
+          FROM pg_inherits WHERE inhparent = 'calls'::regclass) AS partitions`);
+    expect(rows).toEqual([{ tables: 0, functions: 0, makes: false, partitions: false }]);
+  });
+
+  test('a partition made later is bound as well', async () => {
+    await admin.query('BEGIN');
+    await admin.query('SELECT ledger_make_partitions(20)');
+    const tables = (await tenantTables()).filter((table) => table.name.startsWith('calls_'));
+    await admin.query('ROLLBACK');
+    expect(tables).toHaveLength(21);
+    expect(tables.flatMap(problemsOf)).toEqual([]);
+  });
+
+  test('no function of another owner writes: definers belong to the owner or to ops, which only reads', async () => {
+    const { rows } = await admin.query(
+      `SELECT DISTINCT pg_get_userbyid(proowner) AS owner FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1`,
+    );
+    expect(rows).toEqual([{ owner: 'merchant_bedrock_ops' }, { owner: 'merchant_bedrock_owner' }]);
+    const { rows: may } = await admin.query(
+      `SELECT bool_or(has_table_privilege('merchant_bedrock_ops', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')) AS writes
+       FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')`,
+    );
+    expect(may).toEqual([{ writes: false }]);
+  });
+
   test.each(WRITTEN_BY_FUNCTIONS_ONLY)('the service cannot write to %s itself', async (table) => {
     const { rows } = await admin.query(
       `SELECT bool_or(has_table_privilege('merchant_bedrock_service', '${table}', p)) AS may FROM unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p`,
@@ -162,6 +215,15 @@ describe('from the catalog', () => {
 
   test('the service cannot change what an operator decides, nor the schema', async () => {
     for (const sql of [
+      `UPDATE calls SET state = 'void'`,
+      `UPDATE usage_days SET settled = 0`,
+      `INSERT INTO operator_keys (id) VALUES ('x')`,
+      `UPDATE credential_versions SET secret_name = 'x'`,
+      `SELECT usage_add(NULL, 'held')`,
+      `DROP POLICY tenant_rows ON calls`,
+      `CREATE FUNCTION mine() RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+      `SET ROLE merchant_bedrock_ops`,
+      `SET SESSION AUTHORIZATION postgres`,
       `UPDATE merchants SET direct_allowed = true`,
       `UPDATE merchants SET status = 'active'`,
       `UPDATE api_keys SET scopes = '{invoke}'`,
@@ -190,58 +252,132 @@ describe('at work', () => {
     'audit_heads',
   ];
 
+  /** What the service may write by itself: an UPDATE that must meet no row of B, and an INSERT that must be refused. */
+  const WRITES: [table: string, change: string, insert: string][] = [
+    ['merchants', `name = 'stolen'`, `INSERT INTO merchants (id, name) VALUES ('merchant-c', 'x')`],
+    [
+      'api_keys',
+      `revoked_at = now()`,
+      `INSERT INTO api_keys (merchant_id, id, name, environment, secret_hash, pepper_version, scopes, created_by, expires_at)
+         VALUES ('${B}', repeat('z', 12), 'x', 'test', decode(repeat('00', 32), 'hex'), 1, '{}', 'x', now())`,
+    ],
+    [
+      'credentials',
+      `name = 'stolen'`,
+      `INSERT INTO credentials (merchant_id, id, name, kind, region, key_hint, current_version, created_by)
+         VALUES ('${B}', 'cred_' || repeat('z', 22), 'x', 'access-key', 'us-east-1', 'x', 1, 'x')`,
+    ],
+    [
+      'credential_versions',
+      `state = 'destroyed', wrapped_key = NULL`,
+      `INSERT INTO credential_versions (merchant_id, credential_id, version, state, wrapped_key, kms_key_arn, secret_name, secret_version_id)
+         VALUES ('${B}', 'cred_' || repeat('0', 22), 2, 'pending', 'x', 'x', 'x', 'x')`,
+    ],
+  ];
+
+  async function asMerchant<T>(
+    client: pg.Client,
+    merchant: string | undefined,
+    work: () => Promise<T>,
+  ): Promise<T> {
+    await client.query('BEGIN');
+    try {
+      if (merchant !== undefined)
+        await client.query(`SELECT set_config('app.merchant_id', $1, true)`, [merchant]);
+      return await work();
+    } finally {
+      await client.query('ROLLBACK');
+    }
+  }
+
+  const keyOf = (table: string) => (table === 'merchants' ? 'id' : 'merchant_id');
+
+  function merchantsSeen(client: pg.Client, table: string, merchant?: string): Promise<string[]> {
+    return asMerchant(client, merchant, async () => {
+      const { rows } = await client.query<{ merchant: string }>(
+        `SELECT DISTINCT ${keyOf(table)} AS merchant FROM ${table} ORDER BY 1`,
+      );
+      return rows.map((row) => row.merchant);
+    });
+  }
+
+  /** What A got done to B; nothing, if all is well. */
+  async function writesOfB(
+    client: pg.Client,
+    table: string,
+    change: string,
+    insert: string,
+  ): Promise<string[]> {
+    const done: string[] = [];
+    await asMerchant(client, A, async () => {
+      const { rowCount } = await client.query(`UPDATE ${table} SET ${change} WHERE ${keyOf(table)} = '${B}'`);
+      if (rowCount !== 0) done.push('changed');
+    });
+    await asMerchant(client, A, () => client.query(insert)).then(
+      () => done.push('made'),
+      (error: unknown) => {
+        expect(error).toMatchObject({
+          code: '42501',
+          message: expect.stringContaining('row-level security'),
+        });
+      },
+    );
+    return done;
+  }
+
   test.each(TABLES)('%s: without a tenant nothing, as A only A', async (table) => {
-    const column = table === 'merchants' ? 'id' : 'merchant_id';
-    expect((await login.query(`SELECT * FROM ${table}`)).rows).toEqual([]);
-    await login.query('BEGIN');
-    await login.query(`SELECT set_config('app.merchant_id', $1, true)`, [A]);
-    const { rows } = await login.query<Record<string, string>>(`SELECT ${column} AS merchant FROM ${table}`);
-    await login.query('COMMIT');
-    expect(rows).toEqual([{ merchant: A }]);
-    expect((await login.query(`SELECT * FROM ${table}`)).rows).toEqual([]);
+    expect(await merchantsSeen(login, table)).toEqual([]);
+    expect(await merchantsSeen(login, table, '')).toEqual([]);
+    expect(await merchantsSeen(login, table, A)).toEqual([A]);
+    expect(await merchantsSeen(login, table, B)).toEqual([B]);
+    expect(await merchantsSeen(login, table)).toEqual([]);
   });
 
-  test('as A nothing of B can be changed or made', async () => {
-    await login.query('BEGIN');
-    await login.query(`SELECT set_config('app.merchant_id', $1, true)`, [A]);
-    expect(
-      (await login.query(`UPDATE api_keys SET revoked_at = now() WHERE merchant_id = $1`, [B])).rowCount,
-    ).toBe(0);
-    expect(
-      (
-        await login.query(
-          `UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL WHERE merchant_id = $1`,
-          [B],
-        )
-      ).rowCount,
-    ).toBe(0);
-    await expect(
-      login.query(`INSERT INTO merchants (id, name) VALUES ('merchant-c', 'x')`),
-    ).rejects.toMatchObject({ code: '42501' });
-    await login.query('ROLLBACK');
+  test.each(WRITES)(
+    'as A nothing of B can be changed, taken over or made: %s',
+    async (table, change, insert) => {
+      expect(await writesOfB(login, table, change, insert)).toEqual([]);
+    },
+  );
+
+  test.each(TABLES)('%s: the two checks above see that its policy is gone', async (table) => {
+    await using copy = await newCopy();
+    await copy.admin.query(
+      `DROP POLICY tenant_rows ON ${table}; CREATE POLICY everyone ON ${table} USING (true) WITH CHECK (true)`,
+    );
+    const seen = await merchantsSeen(copy.login, table, A);
+    expect(seen).toEqual([A, B]);
+    const write = WRITES.find(([name]) => name === table);
+    if (write !== undefined) expect(await writesOfB(copy.login, ...write)).not.toEqual([]);
   });
 
-  test('the tenant does not leak through the pool: 300 transactions on four connections, a third of them failing', async () => {
+  test('the tenant does not leak through the pool: 300 transactions on four connections, half of them failing', async () => {
     await using pool = new Database({
       url: new Secret(database.url),
       connectionsMax: 4,
       statementTimeoutMs: 5_000,
       onPoolError: () => undefined,
     });
+    const nobody = Prisma.sql`SELECT count(*)::int AS seen FROM api_keys`;
     const results = await Promise.all(
       Array.from({ length: 300 }, async (_, index) => {
         const merchant = index % 2 === 0 ? A : B;
+        // Between the transactions, on the same connections: no tenant, no rows.
+        if (index % 5 === 0) return (await pool.query<{ seen: number }>(nobody))[0]?.seen === 0;
         try {
           return await pool.asTenant(merchant, async (tx) => {
-            if (index % 3 === 0) throw new RangeError('on purpose');
+            if (index % 6 === 1) throw new RangeError('before anything');
             const rows = await tx.apiKey.findMany({ select: { merchantId: true } });
+            if (index % 6 === 2) throw new RangeError('after a query');
+            if (index % 6 === 3) await tx.$queryRaw`SELECT 1 / 0`;
             return rows.every((row) => row.merchantId === merchant) && rows.length === 1;
           });
-        } catch (error) {
-          return error instanceof RangeError;
+        } catch {
+          return [1, 2, 3].includes(index % 6);
         }
       }),
     );
     expect(results.filter((right) => !right)).toEqual([]);
+    expect(await pool.query(nobody)).toEqual([{ seen: 0 }]);
   });
 });

@@ -1,7 +1,8 @@
+import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
+import { exportJWK, exportSPKI, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
 import type { CryptoKey, JWTPayload } from 'jose';
 import { newJwtVerifier } from '../../src/auth/jwt.ts';
 import type { JwtOptions } from '../../src/auth/jwt.ts';
@@ -42,6 +43,14 @@ function hs256(
     .sign(new TextEncoder().encode(secret), { crit: {} });
 }
 
+const encoded = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+/** The token with its signature replaced by a real one under `secret`. */
+function withSignature(token: string, secret: string): string {
+  const signed = token.split('.').slice(0, 2).join('.');
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
+}
+
 describe('HS256', () => {
   const verify = newJwtVerifier(base);
 
@@ -55,6 +64,49 @@ describe('HS256', () => {
     expect(await verify(await hs256({ scope: ['audit:read', 7] }))).toMatchObject({ scopes: ['audit:read'] });
     expect(await verify(await hs256({ scope: undefined }))).toMatchObject({ scopes: [] });
     expect(await verify(await hs256({ exp: seconds - 20 }))).toBeDefined();
+    expect(await verify(await hs256({ aud: ['a', base.audience] }))).toBeDefined();
+    expect(await verify(await hs256({}, { kid: 'k1', typ: 'at+jwt' }))).toBeDefined();
+    expect(await verify(await hs256({ scope: 'ops:usage:read invoke' }))).toMatchObject({
+      kind: 'merchant',
+      scopes: ['invoke'],
+    });
+    // What the vectors below change is a token like this one.
+    expect(await verify(withSignature(await hs256(), SECRET))).toBeDefined();
+  });
+
+  test('where a typ is configured, no other is accepted', async () => {
+    const strict = newJwtVerifier({ ...base, typ: 'at+jwt' });
+    expect(await strict(await hs256({}, { typ: 'at+jwt' }))).toBeDefined();
+    expect(await strict(await hs256({}, { typ: 'application/at+jwt' }))).toBeDefined();
+    for (const typ of ['JWT', 'logout+jwt', 'secevent+jwt', ''])
+      expect(await strict(await hs256({}, { typ }))).toBeUndefined();
+    expect(await strict(await hs256())).toBeUndefined();
+  });
+
+  test('claims by other names, where those are configured', async () => {
+    const renamed = newJwtVerifier({ ...base, merchantClaim: 'https://x.example/tenant', scopeClaim: 'scp' });
+    expect(await renamed(await hs256())).toBeUndefined();
+    const token = await hs256({ 'https://x.example/tenant': 'other', scp: ['usage:read'] });
+    expect(await renamed(token)).toMatchObject({ merchantId: 'other', scopes: ['usage:read'] });
+  });
+
+  test('options that could verify nothing safely are refused at once', () => {
+    const { secret: _secret, ...rest } = base;
+    expect(() => newJwtVerifier(rest)).toThrow(/needs a secret/);
+    expect(() => newJwtVerifier({ ...rest, secret: new Secret('x'.repeat(31)) })).toThrow(/32 bytes/);
+    expect(() => newJwtVerifier({ ...rest, secret: new Secret('é'.repeat(16)) })).not.toThrow();
+    expect(() => newJwtVerifier({ ...rest, algorithm: 'RS256' })).toThrow(/JWKS/);
+    for (const jwksUrl of [
+      'http://issuer.example/keys',
+      'http://127.0.0.1.evil.example/keys',
+      'http://169.254.169.254/latest',
+      'ftp://127.0.0.1/keys',
+      'file:///etc/passwd',
+      'data:application/json,{"keys":[]}',
+    ])
+      expect(() => newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl })).toThrow(/https/);
+    for (const jwksUrl of ['https://issuer.example/keys', 'http://localhost:1/keys', 'http://[::1]:1/keys'])
+      expect(() => newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl })).not.toThrow();
   });
 
   const bad: [string, () => Promise<string> | string][] = [
@@ -77,6 +129,17 @@ describe('HS256', () => {
     ['a merchant that is no id', () => hs256({ merchant_id: '../other' })],
     ['the operators chain as merchant', () => hs256({ merchant_id: '~system' })],
     ['a list of merchants', () => hs256({ merchant_id: ['acme', 'other'] })],
+    ['a list of one merchant', () => hs256({ merchant_id: ['acme'] })],
+    ['a merchant with a line feed', () => hs256({ merchant_id: 'acme\n' })],
+    ['a subject that is a number', () => hs256({ sub: 5 })],
+    ['a subject that is a list', () => hs256({ sub: ['user-1'] })],
+    ['an expiry that is text', () => hs256({ exp: String(seconds + 600) })],
+    ['an issue time that is text', () => hs256({ iat: String(seconds) })],
+    ['a begin that is text', () => hs256({ nbf: 'now' })],
+    ['an issuer with a slash too many', () => hs256({ iss: `${base.issuer}/` })],
+    ['a list of issuers', () => hs256({ iss: [base.issuer] })],
+    ['audiences without ours', () => hs256({ aud: ['a', 'b'] })],
+    ['an audience that begins like ours', () => hs256({ aud: 'merchant-bedrock-2' })],
     ['alg none', () => new UnsecuredJWT(claims).encode()],
     [
       'alg none in capitals',
@@ -89,6 +152,46 @@ describe('HS256', () => {
     ['a place for its certificate (x5u)', () => hs256({}, { x5u: 'https://evil.example/cert' })],
     ['a key id that is a path', () => hs256({}, { kid: '../../dev/null' })],
     ['a key id with a quote', () => hs256({}, { kid: "' OR 1=1" })],
+    ['a key id that is a URL', () => hs256({}, { kid: 'https://evil.example/key' })],
+    ['a key id of 200 characters', () => hs256({}, { kid: 'k'.repeat(200) })],
+    ['an empty key id', () => hs256({}, { kid: '' })],
+    ['a key id that is a number', () => hs256({}, { kid: 5 })],
+    ['a key id that is a list', () => hs256({}, { kid: ['k1'] })],
+    [
+      'a critical extension',
+      () => withSignature(`${encoded({ alg: 'HS256', crit: ['x'], x: 1 })}.${encoded(claims)}.`, SECRET),
+    ],
+    [
+      'the extension that jose knows',
+      () =>
+        withSignature(`${encoded({ alg: 'HS256', crit: ['b64'], b64: true })}.${encoded(claims)}.`, SECRET),
+    ],
+    [
+      'alg none with a good signature',
+      async () => {
+        const [, payload, signature] = (await hs256()).split('.');
+        return `${Buffer.from('{"alg":"none"}').toString('base64url')}.${payload ?? ''}.${signature ?? ''}`;
+      },
+    ],
+    [
+      'no alg',
+      async () => {
+        const [, payload, signature] = (await hs256()).split('.');
+        return `${Buffer.from('{}').toString('base64url')}.${payload ?? ''}.${signature ?? ''}`;
+      },
+    ],
+    ['signed with an empty secret', async () => withSignature(await hs256(), '')],
+    ['a signature that is cut off', async () => (await hs256()).slice(0, -2)],
+    ['a signature with more after it', async () => `${await hs256()}AAAA`],
+    ['four parts', async () => `${await hs256()}.AAAA`],
+    ['white space around it', async () => ` ${await hs256()} `],
+    ['a payload that is a list', () => withSignature(`${encoded({ alg: 'HS256' })}.${encoded([])}.`, SECRET)],
+    [
+      'a payload that is no JSON',
+      () => withSignature(`${encoded({ alg: 'HS256' })}.${Buffer.from('{').toString('base64url')}.`, SECRET),
+    ],
+    ['a header that is no JSON', async () => `e30x.${(await hs256()).split('.').slice(1).join('.')}`],
+    ['a very long text', () => `${'a'.repeat(100_000)}.${'b'.repeat(100_000)}.c`],
     [
       'another algorithm of the same family',
       () =>
@@ -112,6 +215,10 @@ describe('HS256', () => {
     ['nothing', () => ''],
     ['dots', () => '..'],
   ];
+  test('the corpus has at least forty vectors', () => {
+    expect(bad.length).toBeGreaterThanOrEqual(40);
+  });
+
   test.each(bad)('%s: not accepted', async (_name, make) => {
     expect(await verify(await make())).toBeUndefined();
   });
@@ -121,17 +228,26 @@ describe('a key set by URL', () => {
   let keys: { publicKey: CryptoKey; privateKey: CryptoKey };
   let url: string;
   let fetches = 0;
-  let answer: () => { status: number; body: string; location?: string };
-  const server = createServer((_req, res) => {
+  interface Reply {
+    status: number;
+    body: string;
+    location?: string;
+  }
+  let answer: () => Reply;
+  let goodAnswer: Reply;
+  /** Where a redirect leads: a key set that would do. */
+  const ELSEWHERE = '/elsewhere';
+  const server = createServer((req, res) => {
     fetches += 1;
-    const { status, body, location } = answer();
+    const { status, body, location } = req.url === ELSEWHERE ? goodAnswer : answer();
     res.writeHead(status, { 'content-type': 'application/json', ...(location && { location }) }).end(body);
   });
 
   beforeAll(async () => {
     keys = await generateKeyPair('ES256');
     const jwk = { ...(await exportJWK(keys.publicKey)), kid: 'k1', alg: 'ES256', use: 'sig' };
-    answer = () => ({ status: 200, body: JSON.stringify({ keys: [jwk] }) });
+    goodAnswer = { status: 200, body: JSON.stringify({ keys: [jwk] }) };
+    answer = () => goodAnswer;
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     url = `http://127.0.0.1:${String((server.address() as AddressInfo).port)}/keys`;
   });
@@ -141,37 +257,99 @@ describe('a key set by URL', () => {
 
   const es256 = (kid = 'k1') =>
     new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid }).sign(keys.privateKey);
-  const newVerifier = () => {
+  const newVerifier = (clock = base.clock) => {
     const { secret: _secret, ...rest } = base;
-    return newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl: url });
+    return newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl: url, clock });
   };
 
-  test('a good token is accepted; an unknown key id is not, and a flood of them is one fetch', async () => {
-    const verify = newVerifier();
+  test('a good token is accepted; an unknown key id is not, and a flood of them is no fetch', async () => {
+    let time = now;
+    const verify = newVerifier({ now: () => time });
     expect(await verify(await es256())).toMatchObject({ merchantId: 'acme' });
     fetches = 0;
-    for (let index = 0; index < 50; index += 1)
+    for (let index = 0; index < 50; index += 1) {
+      // Beyond the pause between any two fetches: what holds here is the rest after a success.
+      time += 6_000;
       expect(await verify(await es256(`unknown-${String(index)}`))).toBeUndefined();
-    expect(fetches).toBeLessThanOrEqual(1);
+    }
+    expect(fetches).toBe(0);
+    expect(await verify(await es256())).toBeDefined();
   });
 
   test('a token signed with the public key as an HMAC secret is not accepted', async () => {
-    const jwk = JSON.stringify(await exportJWK(keys.publicKey));
-    const confused = await new SignJWT(claims)
-      .setProtectedHeader({ alg: 'HS256', kid: 'k1' })
-      .sign(new TextEncoder().encode(jwk.padEnd(32)));
-    expect(await newVerifier()(confused)).toBeUndefined();
+    const verify = newVerifier();
+    expect(await verify(await es256())).toBeDefined();
+    const jwk = await exportJWK(keys.publicKey);
+    for (const secret of [JSON.stringify(jwk), jwk.x ?? '', await exportSPKI(keys.publicKey)]) {
+      const confused = await new SignJWT(claims)
+        .setProtectedHeader({ alg: 'HS256', kid: 'k1' })
+        .sign(new TextEncoder().encode(secret.padEnd(32)));
+      expect(await verify(confused)).toBeUndefined();
+    }
+  });
+
+  test('a secret in a key set, or another algorithm with a key of its own there, opens nothing', async () => {
+    const good = answer;
+    const rsa = await generateKeyPair('RS256');
+    const set = {
+      keys: [
+        { kty: 'oct', kid: 'oct', alg: 'HS256', k: Buffer.from(SECRET).toString('base64url') },
+        { ...(await exportJWK(rsa.publicKey)), kid: 'rsa', alg: 'RS256' },
+      ],
+    };
+    answer = () => ({ status: 200, body: JSON.stringify(set) });
+    const verify = newVerifier();
+    expect(await verify(await hs256({}, { kid: 'oct' }))).toBeUndefined();
+    const rs256 = new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: 'rsa' });
+    expect(await verify(await rs256.sign(rsa.privateKey))).toBeUndefined();
+    answer = good;
+  });
+
+  test('another key under the same id is not accepted', async () => {
+    const theirs = await generateKeyPair('ES256');
+    const forged = new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid: 'k1' });
+    expect(await newVerifier()(await forged.sign(theirs.privateKey))).toBeUndefined();
   });
 
   test.each([
     ['is away', () => ({ status: 503, body: '' })],
-    ['redirects', () => ({ status: 302, body: '', location: 'http://127.0.0.1:1/evil' })],
+    ['redirects', () => ({ status: 302, body: '', location: ELSEWHERE })],
     ['is ten megabytes', () => ({ status: 200, body: `{"keys":[],"pad":"${'x'.repeat(10_000_000)}"}` })],
     ['is no JSON', () => ({ status: 200, body: '<html>' })],
-  ])('when the key set %s nothing is accepted', async (_name, broken) => {
+    ['is no key set', () => ({ status: 200, body: '{}' })],
+    ['is a key set with a status of its own', () => ({ ...answer(), status: 203 })],
+  ])(
+    'when the key set %s nothing is accepted, and it is asked for once in five seconds',
+    async (_name, broken) => {
+      const good = answer;
+      const bad = broken();
+      answer = () => bad;
+      let time = now;
+      const verify = newVerifier({ now: () => time });
+      const token = await es256();
+      fetches = 0;
+      for (let index = 0; index < 50; index += 1) expect(await verify(token)).toBeUndefined();
+      await Promise.all(Array.from({ length: 50 }, () => verify(token)));
+      expect(fetches).toBe(1);
+      time += 4_999;
+      await verify(token);
+      expect(fetches).toBe(1);
+
+      answer = good;
+      time += 1;
+      expect(await verify(token)).toBeDefined();
+      expect(fetches).toBe(2);
+    },
+  );
+
+  test('a clock that is set back does not stretch the pause', async () => {
     const good = answer;
-    answer = broken;
-    expect(await newVerifier()(await es256())).toBeUndefined();
+    answer = () => ({ status: 503, body: '' });
+    let time = now;
+    const verify = newVerifier({ now: () => time });
+    expect(await verify(await es256())).toBeUndefined();
     answer = good;
+    time -= 30_000;
+    expect(await verify(await es256())).toBeDefined();
   });
 });

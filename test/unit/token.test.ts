@@ -22,6 +22,7 @@ describe('token', () => {
     for (const { text, id, secret } of made) {
       expect(text).toMatch(/^mbk_live_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}$/);
       expect(text).toMatch(TOKEN_PATTERN);
+      for (const longer of [`${text}A`, `A${text}`, `${text}\n`]) expect(longer).not.toMatch(TOKEN_PATTERN);
       expect(parseToken(text)).toMatchObject({ kind: 'merchant', environment: 'live', id });
       expect(parseToken(text)?.secret.reveal()).toBe(secret.reveal());
       expect(inspect(parseToken(text), { depth: 5 })).not.toContain(secret.reveal());

@@ -89,7 +89,9 @@ function hasTokenInQuery(target: string): boolean {
   const at = target.indexOf('?');
   if (at === -1) return false;
   const query = new URLSearchParams(target.slice(at + 1).replaceAll(';', '&'));
-  return [...query].some(([name, value]) => /\baccess_token\b/i.test(name) || TOKEN_SCAN_PATTERN.test(value));
+  return [...query].some(
+    ([name, value]) => /\baccess_token\b/i.test(name) || TOKEN_SCAN_PATTERN.test(`${name}=${value}`),
+  );
 }
 
 function notAccepted(): ServiceError {

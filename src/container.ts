@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
 import { createApp } from './app.ts';
 import { AuditStore } from './audit/audit-store.ts';
 import { ApiKeyStore } from './auth/api-key-store.ts';
@@ -20,18 +20,24 @@ import { AwsSecretVault } from './credentials/vault-aws.ts';
 import { Vault } from './credentials/vault.ts';
 import { systemClock } from './domain/clock.ts';
 import type { Clock } from './domain/clock.ts';
+import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
 import { ROUTES } from './http/routes.ts';
+import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
+import { LimitStore } from './ledger/limit-store.ts';
 import { LedgerStore } from './ledger/ledger-store.ts';
 import { Ledger } from './ledger/ledger.ts';
+import { PriceStore } from './ledger/price-store.ts';
+import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
+import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
 import type { Logger } from './observability/logger.ts';
 import { Database } from './persistence/database.ts';
@@ -67,17 +73,23 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
   }
 }
 
+/** Batches of holds, and of settlements, that may be on their way to Postgres at one time. */
+const LEDGER_LANES = 2;
+
 type Base = Required<Overrides> & { database: Database };
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { logger, database } = base;
   const { closers, ...credentials } = buildCredentials(config, secrets, base);
   const audit = new AuditStore(database);
-  const merchants = new MerchantStore(database);
+  const merchantStore = new MerchantStore(database);
+  const merchants = new Merchants(merchantStore, { clock: base.clock, max: config.rememberedMax });
   const apiKeyStore = new ApiKeyStore(database);
   const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
-  const ledgerStore = new LedgerStore(database);
+  const ledgerStore = new LedgerStore(database, { processId: randomUUID(), lanes: LEDGER_LANES });
   await ledgerStore.makePartitions(12);
+  const prices = new Prices(new PriceStore(database), base.clock);
+  await prices.refresh();
   const { runtime, models } = buildBedrock(config, base);
   const ledger = new Ledger(ledgerStore, {
     settleRetryDelaysMs: [50, 200, 1_000, 3_000],
@@ -90,14 +102,20 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     apiKeyStore,
     audit,
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(credentials.resolver, ledger, runtime, config),
+    gateway: new Gateway(
+      new Admission({ ...config, ...credentials, ledger, merchants, prices }),
+      runtime,
+      config,
+    ),
     health: { shuttingDown: false, databaseReady: () => isSchemaReady(database) },
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
+    limitStore: new LimitStore(database),
     logger,
     merchants,
+    merchantStore,
     models,
     openApi: openApiDocument(ROUTES),
-    onboarding: new Onboarding(database, merchants, apiKeys, credentials.vault),
+    onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     ...credentials,
     usage: new UsageStore(database),
   };
@@ -106,13 +124,17 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ...buildJwt(config, secrets, base),
     devTokens: config.authDevTokens,
   });
-  const server = createServer(createApp(services, authenticate(verify)), serverOptions(config, logger));
+  const server = createServer(
+    createApp(services, (how) => authenticate(verify, how)),
+    serverOptions(config, logger),
+  );
   return new Service({
     config,
     server,
     services,
     ledgerStore,
-    closers: [runtime, models, ...closers, database],
+    prices,
+    closers: [runtime, models, ...closers, merchants, database],
   });
 }
 
@@ -125,7 +147,12 @@ function buildApiKeys(
   const peppers: [Pepper, ...Pepper[]] = [{ version: config.tokenPepperVersion, key: secrets.tokenPepper }];
   if (previous) peppers.push({ version: config.tokenPepperVersion - 1, key: previous });
   const environment = config.environment === 'production' ? 'live' : 'test';
-  return new ApiKeys({ ...parts, hasher: new TokenHasher(peppers), environment });
+  return new ApiKeys({
+    ...parts,
+    hasher: new TokenHasher(peppers),
+    rememberedMax: config.rememberedMax,
+    environment,
+  });
 }
 
 function buildJwt(config: Config, secrets: Secrets, { clock }: Base) {
@@ -172,6 +199,7 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
     secrets: sealed,
     identity,
     opened,
+    clock,
     onLeftover: (secretName, cause) => {
       logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
         secretName,
@@ -217,27 +245,5 @@ function buildBedrock(config: Config, { clock }: Base) {
       clock,
     }),
     models: new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock }),
-  };
-}
-
-function serverOptions(config: Config, logger: Logger) {
-  const { tlsCertFile, tlsKeyFile } = config;
-  return {
-    ...(tlsCertFile !== undefined &&
-      tlsKeyFile !== undefined && {
-        tls: { cert: readFileSync(tlsCertFile), key: readFileSync(tlsKeyFile) },
-      }),
-    limits: {
-      headersTimeoutMs: 15_000,
-      requestTimeoutMs: config.bodyTimeoutMs,
-      // More than the idle timeout of common load balancers (60 s), so that they never meet a connection we are closing.
-      keepAliveTimeoutMs: 75_000,
-      headerBytesMax: 32_768,
-      connectionsMax: config.connectionsMax,
-      maxConcurrentStreams: 250,
-    },
-    onSocketError: (error: Error) => {
-      logger.info('connection broken', errorFields(error));
-    },
   };
 }

@@ -2,7 +2,7 @@ import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
-import { sweepOverdueCalls } from './ledger/sweeper.ts';
+import type { Prices } from './ledger/prices.ts';
 import { errorFields } from './observability/logger.ts';
 
 interface ServiceParts {
@@ -10,11 +10,17 @@ interface ServiceParts {
   server: HttpServer;
   services: Services;
   ledgerStore: LedgerStore;
+  prices: Prices;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
 
-const SWEEP_EVERY_MS = 30_000;
+const SWEEP_EVERY_MS = 10_000;
+const SWEEP_CALLS_MAX = 1_000;
+/** Three misses in a row, and what this process holds is in doubt. */
+const ALIVE_EVERY_MS = 5_000;
+const LEASE_SECONDS = 20;
+const PRICES_EVERY_MS = 10_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -39,11 +45,15 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore } = this.#parts;
+    const { config, server, ledgerStore, prices } = this.#parts;
+    await ledgerStore.keepAlive(LEASE_SECONDS);
+    this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
-      const found = await sweepOverdueCalls(ledgerStore);
-      if (found > 0) this.logger.warn('calls became unknown at their deadline', { calls: found });
+      const calls = await ledgerStore.sweep(SWEEP_CALLS_MAX);
+      if (calls > 0)
+        this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
+    this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }

@@ -3,6 +3,7 @@ import type { Clock } from '../domain/clock.ts';
 import type { ApiKeyId, MerchantId } from '../domain/ids.ts';
 import { MERCHANT_SCOPES, OPERATOR_SCOPES } from '../domain/principal.ts';
 import type { MerchantScope, OperatorScope, Principal } from '../domain/principal.ts';
+import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Tx } from '../persistence/database.ts';
 import type { ApiKeyStore, StoredKey } from './api-key-store.ts';
 import { mintToken, parseToken } from './token.ts';
@@ -11,6 +12,8 @@ import type { TokenHasher } from './token-hash.ts';
 
 const DAY_MS = 86_400_000;
 const DAYS_MAX = 365;
+/** How long a verified token is believed where admission asks again. Milliseconds. */
+const REMEMBERED_MS = 60_000;
 
 export interface ApiKeysParts {
   store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
@@ -18,6 +21,8 @@ export interface ApiKeysParts {
   clock: Clock;
   /** `live` in production; a token of the other environment is not accepted. */
   environment: TokenEnvironment;
+  /** Most tokens remembered. */
+  rememberedMax?: number;
 }
 
 export interface KeyRequest {
@@ -39,9 +44,12 @@ export interface CreatedKey {
 /** Bearer tokens of ours: made once, kept as keyed hashes, looked up by their id. */
 export class ApiKeys {
   readonly #parts: ApiKeysParts;
+  readonly #remembered: SingleFlightCache<Principal | undefined>;
 
   constructor(parts: ApiKeysParts) {
+    const { clock, rememberedMax: max = 20_000 } = parts;
     this.#parts = parts;
+    this.#remembered = new SingleFlightCache({ max, ttlMs: REMEMBERED_MS, clock });
   }
 
   /**
@@ -67,6 +75,20 @@ export class ApiKeys {
     const token = parseToken(text);
     if (token?.environment !== this.#parts.environment) return undefined;
     return token.kind === 'operator' ? this.#operator(token) : this.#merchant(token);
+  }
+
+  /**
+   * The same from memory, where this process verified the token within the last minute. Only for calls whose admission asks whether the key
+   * is live. Kept by the keyed hash of the secret, never by the secret.
+   */
+  async verifyRemembered(text: string): Promise<Principal | undefined> {
+    const token = parseToken(text);
+    if (token?.kind !== 'merchant') return this.verify(text);
+    const key = `${token.id}/${this.#parts.hasher.hash(token.secret).hash.toString('base64')}`;
+    const principal = await this.#remembered.get(key, () => this.verify(text));
+    // What was refused is asked again each time.
+    if (principal === undefined) this.#remembered.forget(key);
+    return principal;
   }
 
   async #merchant(token: Token): Promise<Principal | undefined> {

@@ -171,6 +171,12 @@ export const SETTINGS = {
     integer(0, 3_600_000),
     '300000',
   ),
+  rememberedMax: setting(
+    'REMEMBERED_MAX',
+    'API keys, and merchants, that a process remembers between calls; what changed is noticed by the ledger.',
+    integer(1, 10_000_000),
+    '20000',
+  ),
   connectTimeoutMs: setting(
     'UPSTREAM_CONNECT_TIMEOUT_MS',
     'Milliseconds. To reach AWS.',

@@ -2,7 +2,7 @@ import type { Clock } from '../domain/clock.ts';
 import type { AwsCredential } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { SecretPlace } from './secret-vault.ts';
-import { SingleFlightCache } from './single-flight-cache.ts';
+import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 
 export interface OpenedCacheOptions {
   clock: Clock;

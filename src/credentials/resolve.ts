@@ -11,7 +11,7 @@ import type { IdentityCheck } from './identity.ts';
 import { KeyedHash } from './material.ts';
 import { regionFor } from './region-rule.ts';
 import type { Sessions } from './sessions.ts';
-import { SingleFlightCache } from './single-flight-cache.ts';
+import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Vault } from './vault.ts';
 
 export interface ResolverParts {
@@ -32,6 +32,8 @@ export interface ResolveRequest {
   actor: Actor;
   /** Only for stored credentials and service defaults, which else are used in their own region. */
   requestedRegion?: string;
+  /** Read anew what is otherwise remembered of a stored credential. */
+  anew?: boolean;
 }
 
 /** How long AWS's word on whose direct keys these are is believed. The keys themselves are not kept. */
@@ -63,7 +65,7 @@ export class CredentialResolver implements Disposable {
    * @throws ServiceError auth.source_not_allowed | region.not_allowed | credential.none_chosen | credential.not_found |
    * credential.not_usable | credential.unreadable | credential.refused_by_aws | session.invalid | service_defaults.not_configured |
    * vault.unavailable | upstream.unreachable | ledger.unavailable
-   * Cost: stored: one transaction, and what Vault.open says; direct: one STS call a minute; session and service default: local.
+   * Cost: stored: what Vault.current and Vault.open say; direct: one STS call a minute; session and service default: local.
    */
   async resolve(request: ResolveRequest): Promise<ResolvedCredential> {
     const { choice, merchant, principal } = request;
@@ -116,7 +118,7 @@ export class CredentialResolver implements Disposable {
 
   async #stored(request: ResolveRequest, credentialId: CredentialId): Promise<ResolvedCredential> {
     const { merchant, actor, requestedRegion } = request;
-    const current = await this.#parts.vault.current(merchant.id, credentialId);
+    const current = await this.#parts.vault.current(merchant.id, credentialId, request.anew ?? false);
     const region = regionFor(requestedRegion ?? current.region, this.#parts.regions, merchant);
     const { version, accountId } = current;
     const credential = await this.#parts.vault.open(actor, merchant.id, credentialId, version);

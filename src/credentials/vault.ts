@@ -1,4 +1,5 @@
 import type { Actor } from '../domain/audit.ts';
+import type { Clock } from '../domain/clock.ts';
 import type { AwsCredential, AwsIdentity } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -6,6 +7,7 @@ import { newCredentialId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IdentityCheck } from './identity.ts';
 import { keyHint } from './material.ts';
+import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { OpenedCache } from './opened-cache.ts';
 import { PreparedCredential } from './prepared-credential.ts';
 import type { CredentialInput } from './prepared-credential.ts';
@@ -17,9 +19,14 @@ export interface VaultParts {
   secrets: SecretVault;
   identity: IdentityCheck;
   opened: OpenedCache;
+  clock: Clock;
   /** Told of ciphertexts that stayed behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
   onLeftover: (secretName: string, cause: unknown) => void;
 }
+
+/** Rows of a few hundred bytes. */
+const VERSIONS_MAX = 20_000;
+const VERSION_REMEMBERED_MS = 60_000;
 
 /** A test that the credential passed. */
 export interface PassedTest {
@@ -30,9 +37,16 @@ export interface PassedTest {
 /** Merchants' credentials: in, used, tested, out. Never back. */
 export class Vault {
   readonly #parts: VaultParts;
+  /** Which version was current when a call last asked. */
+  readonly #versions: SingleFlightCache<CurrentVersion>;
 
   constructor(parts: VaultParts) {
     this.#parts = parts;
+    this.#versions = new SingleFlightCache({
+      max: VERSIONS_MAX,
+      ttlMs: VERSION_REMEMBERED_MS,
+      clock: parts.clock,
+    });
   }
 
   /**
@@ -87,11 +101,16 @@ export class Vault {
   }
 
   /**
-   * Which version is current, where and of which account.
-   * @throws ServiceError credential.not_found | ledger.unavailable. Cost: one transaction, never cached.
+   * Which version is current, where and of which account, as it was at most a minute ago. Only for calls whose admission asks whether the
+   * version is still current.
+   * @param anew when a refusal may come from what was remembered.
+   * @throws ServiceError credential.not_found | ledger.unavailable. Cost: one transaction a minute.
    */
-  current(merchantId: MerchantId, credentialId: CredentialId): Promise<CurrentVersion> {
-    return this.#parts.store.current(merchantId, credentialId);
+  current(merchantId: MerchantId, credentialId: CredentialId, anew: boolean): Promise<CurrentVersion> {
+    const { store } = this.#parts;
+    const key = `${merchantId}/${credentialId}`;
+    if (anew) this.#versions.forget(key);
+    return this.#versions.get(key, () => store.current(merchantId, credentialId));
   }
 
   /**
@@ -113,6 +132,7 @@ export class Vault {
     const { store, secrets, opened, onLeftover } = this.#parts;
     const secretNames = await store.delete(merchantId, actor, credentialId);
     opened.evict(merchantId, credentialId);
+    this.#versions.forget(`${merchantId}/${credentialId}`);
     for (const secretName of secretNames) {
       await secrets.discard(secretName, 'in-7-days').catch((error: unknown) => {
         onLeftover(secretName, error);

@@ -10,6 +10,14 @@ export const AUDIT_ACTIONS = [
   'credential.made_default',
   'session.created',
   'call.admitted',
+  'call.settled',
+  'call.void',
+  'call.unknown',
+  'merchant.stopped',
+  'limits.set',
+  'plan.created',
+  'merchant.updated',
+  'prices.imported',
   'access.denied',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

@@ -1,9 +1,11 @@
 /** What a code means on our JSON routes (`status`, `title`) and on AWS-shaped routes (`awsType`). */
-interface ErrorRow {
+export interface ErrorRow {
   status: number;
   title: string;
   /** Sent as `x-amzn-errortype`; SDKs name the exception class after it. */
   awsType: string;
+  /** On AWS-shaped routes, where AWS itself uses another status and SDKs go by it. */
+  awsStatus?: number;
 }
 
 /** Every error this service can answer with. A code without a row does not compile; docs/errors.md is held equal by a test. */
@@ -102,6 +104,38 @@ export const ERRORS = {
     status: 405,
     title: 'Method not allowed',
     awsType: 'UnknownOperationException',
+  },
+  'limit.rate_exceeded': { status: 429, title: 'Rate limit reached', awsType: 'ThrottlingException' },
+  'limit.budget_exceeded': {
+    status: 429,
+    title: 'Budget used up',
+    awsType: 'ServiceQuotaExceededException',
+    // SDKs retry 429 and wait as long as Retry-After says: days, for a budget.
+    awsStatus: 400,
+  },
+  'limit.model_not_allowed': {
+    status: 403,
+    title: 'Model not in the plan',
+    awsType: 'AccessDeniedException',
+  },
+  'limit.max_tokens': {
+    status: 400,
+    title: 'Too many output tokens asked for',
+    awsType: 'ValidationException',
+  },
+  'limit.unpriced': { status: 403, title: 'Model has no price', awsType: 'AccessDeniedException' },
+  'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
+  'idempotency.key_reused': {
+    status: 422,
+    title: 'Idempotency key used for something else',
+    awsType: 'ValidationException',
+    awsStatus: 400,
+  },
+  'idempotency.done_before': {
+    status: 409,
+    title: 'Call was made before',
+    awsType: 'ConflictException',
+    awsStatus: 400,
   },
   'upstream.error': { status: 502, title: 'AWS answered with an error', awsType: 'InternalServerException' },
   'upstream.throttled': { status: 429, title: 'AWS throttled the call', awsType: 'ThrottlingException' },

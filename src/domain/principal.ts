@@ -8,6 +8,7 @@ export const MERCHANT_SCOPES = [
   'api-keys:read',
   'api-keys:write',
   'usage:read',
+  'limits:write',
   'audit:read',
 ] as const;
 

@@ -29,12 +29,14 @@ export const NO_TOKENS: TokenCounts = { input: 0, output: 0, cacheRead: 0, cache
 
 /**
  * Where the numbers of a row come from: `headers`, `metrics`, `body` as AWS reported them; `drained` when the client had left and
- * we read on to AWS's report; `none` when the model reports no tokens (rerank) or nothing ran.
+ * we read on to AWS's report; `none` when the model reports no tokens (rerank) or nothing ran; `estimated` when AWS's report was lost.
  */
-export type Provenance = 'headers' | 'metrics' | 'body' | 'drained' | 'none';
+export type Provenance = 'headers' | 'metrics' | 'body' | 'drained' | 'none' | 'estimated';
 
 export interface ReportedUsage {
   tokens: TokenCounts;
+  /** Images that were made. */
+  images?: number;
   provenance: Provenance;
 }
 

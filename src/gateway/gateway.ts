@@ -1,14 +1,11 @@
 import { usageOfReply } from '../bedrock/usage-of-reply.ts';
 import { classifyReply } from '../bedrock/aws-errors.ts';
-import { requestHeadersForAws, responseHeadersFromAws } from '../bedrock/headers.ts';
-import { assertModelInScope, parseModelId } from '../bedrock/model-id.ts';
+import { responseHeadersFromAws } from '../bedrock/headers.ts';
 import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
 import type { RuntimeReply } from '../bedrock/runtime.ts';
 import { UpstreamError } from '../bedrock/upstream-error.ts';
-import type { CredentialResolver } from '../credentials/resolve.ts';
-import type { ResolvedCredential } from '../domain/credential.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
-import type { Ledger, OpenCall } from '../ledger/ledger.ts';
+import type { Admission, Admitted } from './admission.ts';
 import { InFlight } from './in-flight.ts';
 import { Lifeline } from './lifeline.ts';
 import type { CallIdentity, PaidCall, PaidReply } from './paid-call.ts';
@@ -21,37 +18,23 @@ export interface GatewayOptions {
   drainTimeoutMs: number;
   /** Longest silence between two pieces of an answer. Milliseconds. */
   idleTimeoutMs: number;
-  /** Longest call in all; the ledger's deadline is a minute later. Milliseconds. */
-  totalTimeoutMs: number;
 }
 
-/** Past the longest call, so that a row that is still held then has lost its process. Seconds. */
-const DEADLINE_MARGIN_SECONDS = 60;
 /** Largest answer that is not a stream: images and embeddings of a batch fit with room. Bytes. */
 const ANSWER_BYTES_MAX = 64_000_000;
 
-/** What every AWS SDK sends as its invocation id. Anything else is a caller's text and is not kept. */
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
 /**
- * The one path of every paid call: resolve -> open -> send -> settle.
+ * The one path of every paid call: admit (resolve, bound, hold) -> send -> settle.
  * @throws ServiceError of any step; once the ledger row is open, every way out resolves it.
  */
 export class Gateway {
   readonly inFlight = new InFlight();
-  readonly #resolver: CredentialResolver;
-  readonly #ledger: Ledger;
+  readonly #admission: Admission;
   readonly #runtime: BedrockRuntime;
   readonly #options: GatewayOptions;
 
-  constructor(
-    resolver: CredentialResolver,
-    ledger: Ledger,
-    runtime: BedrockRuntime,
-    options: GatewayOptions,
-  ) {
-    this.#resolver = resolver;
-    this.#ledger = ledger;
+  constructor(admission: Admission, runtime: BedrockRuntime, options: GatewayOptions) {
+    this.#admission = admission;
     this.#runtime = runtime;
     this.#options = options;
   }
@@ -61,51 +44,18 @@ export class Gateway {
   }
 
   async #call(paid: PaidCall): Promise<PaidReply> {
-    const model = parseModelId(paid.modelId);
-    const headers = requestHeadersForAws(paid.headers, paid.operation);
-    const resolved = await this.#resolver.resolve(paid);
-    assertModelInScope(model, resolved);
-
-    const call = await this.#open(paid, resolved);
-    const identity = {
-      callId: call.id,
-      source: resolved.source,
-      region: resolved.region,
-      accountId: resolved.accountId,
-    };
-    const sent = await this.#send(paid, resolved, { call, identity, headers });
-    const { status } = sent.reply;
-    if (status >= 400) return this.#refused(sent);
+    const admitted = await this.#admission.admit(paid);
+    const sent = await this.#send(paid, admitted);
+    if (sent.reply.status >= 400) return this.#refused(sent);
     return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent) : this.#whole(sent);
   }
 
-  #open(paid: PaidCall, resolved: ResolvedCredential): Promise<OpenCall> {
-    const invocation = paid.headers['amz-sdk-invocation-id'];
-    return this.#ledger.open(paid.merchant.id, {
-      operation: paid.operation,
-      modelId: paid.modelId,
-      region: resolved.region,
-      source: resolved.source,
-      subject: paid.principal.subject,
-      requestId: paid.actor.requestId,
-      deadlineSeconds: this.#options.totalTimeoutMs / 1_000 + DEADLINE_MARGIN_SECONDS,
-      ...(resolved.accountId !== undefined && { accountId: resolved.accountId }),
-      ...(resolved.credentialId !== undefined && { credentialId: resolved.credentialId }),
-      ...(resolved.version !== undefined && { credentialVersion: resolved.version }),
-      ...(paid.principal.apiKeyId !== undefined && { apiKeyId: paid.principal.apiKeyId }),
-      ...(typeof invocation === 'string' && UUID.test(invocation) && { clientInvocationId: invocation }),
-    });
-  }
-
-  async #send(
-    paid: PaidCall,
-    resolved: ResolvedCredential,
-    { call, identity, headers }: { call: OpenCall; identity: CallIdentity; headers: Record<string, string> },
-  ): Promise<Sent> {
+  async #send(paid: PaidCall, admitted: Admitted): Promise<Sent> {
+    const { call, resolved, images, headers, body } = admitted;
     const lifeline = new Lifeline(paid.callerGone, this.inFlight.cut, this.#options.drainTimeoutMs);
     const startedAtMs = performance.now();
     try {
-      const { merchant, operation, modelId, body } = paid;
+      const { merchant, operation, modelId } = paid;
       const reply = await this.#runtime.send({
         merchantId: merchant.id,
         resolved,
@@ -120,7 +70,7 @@ export class Gateway {
         timeToFirstByteMs: reply.timeToHeadersMs,
         ...awsRequestId(reply),
       };
-      return { call, paid, identity, reply, lifeline, facts, startedAtMs };
+      return { call, paid, images, identity: identityOf(admitted), reply, lifeline, facts, startedAtMs };
     } catch (error) {
       lifeline[Symbol.dispose]();
       const upstream = { latencyMs: performance.now() - startedAtMs };
@@ -160,7 +110,11 @@ export class Gateway {
     const body = await this.#read(sent);
     const { status, headers } = sent.reply;
     const reported = usageOfReply(sent.paid.operation, headers, body);
-    const usage = sent.paid.callerGone.aborted ? { ...reported, provenance: 'drained' as const } : reported;
+    const usage = {
+      ...reported,
+      images: sent.images,
+      ...(sent.paid.callerGone.aborted && { provenance: 'drained' as const }),
+    };
     await sent.call.resolve({
       state: 'settled',
       usage,
@@ -199,4 +153,9 @@ export class Gateway {
 function awsRequestId(reply: RuntimeReply): { awsRequestId?: string } {
   const id = reply.headers['x-amzn-requestid'];
   return id === undefined ? {} : { awsRequestId: id.slice(0, 128) };
+}
+
+function identityOf({ call, resolved }: Admitted): CallIdentity {
+  const { source, region, accountId } = resolved;
+  return { callId: call.id, source, region, accountId, maxTokens: call.maxTokens, limits: call.limits };
 }

@@ -5,6 +5,7 @@ import type { CallId } from '../domain/ids.ts';
 import type { Merchant } from '../domain/merchant.ts';
 import type { MerchantPrincipal } from '../domain/principal.ts';
 import type { Operation } from '../domain/usage.ts';
+import type { LimitUse } from '../ledger/call-intent.ts';
 import type { AwsRefusal } from '../bedrock/aws-errors.ts';
 import type { Frame } from '../bedrock/event-stream.ts';
 
@@ -22,6 +23,8 @@ export interface PaidCall {
   headers: Readonly<Record<string, string | string[] | undefined>>;
   /** `x-bedrock-region`: another region than the credential's own, where that is possible. */
   requestedRegion?: string;
+  /** Read anew what is otherwise remembered of the merchant's credential. */
+  anew?: boolean;
   /** Fires when the caller is gone. The call is then read on for its usage for a bounded time, and cut. */
   callerGone: AbortSignal;
 }
@@ -32,6 +35,10 @@ export interface CallIdentity {
   source: CredentialSource;
   region: string;
   accountId: string | undefined;
+  /** The output the call was held to, where that is less than its body asked. Tokens. */
+  maxTokens: number | undefined;
+  /** The merchant's hard limits after this call was admitted. */
+  limits: readonly LimitUse[];
 }
 
 /** AWS's answer. `headers` are the allowed ones, `awsError` is set when AWS refused. */

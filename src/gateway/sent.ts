@@ -8,6 +8,8 @@ import type { CallIdentity, PaidCall } from './paid-call.ts';
 export interface Sent {
   call: OpenCall;
   paid: PaidCall;
+  /** Images that the call makes. */
+  images: number;
   identity: CallIdentity;
   reply: RuntimeReply;
   lifeline: Lifeline;

@@ -16,14 +16,15 @@ export function mount(
   app: Express,
   routes: readonly Route[],
   services: Services,
-  authenticate: RequestHandler,
+  authenticate: Authenticate,
 ): void {
   for (const route of routes) {
     const serve = (req: Request, res: Response, next: NextFunction): void => {
       carriedBy(res).event['route'] = `${route.method} ${route.path}`;
       walk(route, services, { req, res }).then(undefined, next);
     };
-    const steps = route.permission === 'public' ? [serve] : [authenticate, serve];
+    const steps =
+      route.permission === 'public' ? [serve] : [authenticate({ remembered: isPaid(route) }), serve];
     app[lowerCase(route.method)](route.path, ...steps);
   }
   for (const path of new Set(routes.map((route) => route.path))) {
@@ -36,6 +37,13 @@ export function mount(
   app.use(() => {
     throw new ServiceError('route.not_found', 'There is no such route. GET /openapi.json lists them all.');
   });
+}
+
+/** The step that says who is calling; `remembered`: as known from a moment ago, where admission looks again. */
+export type Authenticate = (how: { remembered: boolean }) => RequestHandler;
+
+function isPaid({ endpoint }: Route): boolean {
+  return endpoint.paid === true;
 }
 
 type Params = Readonly<Record<string, string>>;
@@ -111,7 +119,7 @@ async function admit(
   return {
     principal,
     actor,
-    merchant: await loadMerchant(services.merchants, merchantId),
+    merchant: await loadMerchant(services.merchants, merchantId, { remembered: isPaid(route) }),
     ...requestedRegion(req),
   };
 }

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import { ERRORS } from '../domain/errors.ts';
-import type { ErrorCode, ServiceError } from '../domain/errors.ts';
+import type { ErrorCode, ErrorRow, ServiceError } from '../domain/errors.ts';
 import { cutResponse, hasLargeUnreadBody } from './protocol.ts';
 
 /** RFC 9457. `code` is the stable name; `requestId` leads to the one log line of this request. */
@@ -77,9 +77,10 @@ export function sendProblem(
  * 401 becomes 403: AWS has no 401, and SDKs read 401 as a reason to look for other credentials.
  */
 export function sendAwsError(res: ServerResponse, error: ServiceError, requestId: string): void {
-  const { status, awsType } = ERRORS[error.code];
+  const row: ErrorRow = ERRORS[error.code];
+  const { status, awsStatus = status === 401 ? 403 : status, awsType } = row;
   send(res, error, {
-    status: status === 401 ? 403 : status,
+    status: awsStatus,
     body: { message: awsMessageOf(error) },
     headers: {
       'content-type': 'application/json',

@@ -16,6 +16,8 @@ interface EndpointBase<Body, Query> {
   query?: z.ZodType<Query>;
   /** The body may also name a credential (awsAccessKeyId..., credentialId, session, useServiceDefaults). */
   namesCredential?: boolean;
+  /** A paid call: the ledger's admission says whether token and merchant still hold, so both may come from memory. */
+  paid?: boolean;
   reply: { status: number; schema?: z.ZodType; description: string };
 }
 
@@ -59,7 +61,7 @@ export function operatorEndpoint<Body = undefined, Query = undefined>(
   return { kind: 'operator', ...endpoint };
 }
 
-export type Method = 'GET' | 'POST' | 'PATCH' | 'DELETE';
+export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 export type Permission = 'public' | MerchantScope | OperatorScope;
 
 /** A row of the table. `shape` says in whose words errors are: problem documents, or AWS's. */

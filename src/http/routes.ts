@@ -9,11 +9,15 @@ import { getCredential } from './handlers/credentials/get.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
 import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
+import { getLimits } from './handlers/limits/get.ts';
+import { putLimits } from './handlers/limits/put.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
 import { opsAudit } from './handlers/ops/audit.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
+import { createPlan, listPlans } from './handlers/ops/plans.ts';
+import { updateMerchant } from './handlers/ops/update-merchant.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
 import { openapi } from './handlers/service/openapi.ts';
@@ -52,6 +56,8 @@ export const ROUTES: readonly Route[] = [
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
+  route('GET', `${M}/limits`, 'usage:read', getLimits),
+  route('PUT', `${M}/limits`, 'limits:write', putLimits),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
 
   route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),
@@ -60,6 +66,9 @@ export const ROUTES: readonly Route[] = [
 
   route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
+  route('PATCH', '/api/ops/merchants/:id', 'ops:merchants:write', updateMerchant),
+  route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
+  route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 

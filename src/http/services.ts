@@ -7,8 +7,10 @@ import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
+import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
+import type { Merchants } from '../merchants/merchants.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { BodyBudget } from './body-budget.ts';
 import type { Health } from './health.ts';
@@ -22,8 +24,10 @@ export interface Services {
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;
+  limitStore: LimitStore;
   logger: Logger;
-  merchants: MerchantStore;
+  merchants: Merchants;
+  merchantStore: Pick<MerchantStore, 'list'>;
   models: BedrockModels;
   onboarding: Onboarding;
   /** The table of routes as OpenAPI, made once. */

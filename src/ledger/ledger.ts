@@ -1,8 +1,8 @@
-import { ServiceError } from '../domain/errors.ts';
 import type { CallId, MerchantId } from '../domain/ids.ts';
 import type { CallOutcome } from '../domain/usage.ts';
-import type { CallIntent, Verdict } from './call-intent.ts';
+import type { CallIntent, LimitUse } from './call-intent.ts';
 import type { LedgerStore } from './ledger-store.ts';
+import { refusalOf } from './refusals.ts';
 
 export interface LedgerOptions {
   /** Waits between attempts to write a settlement while Postgres is away. Milliseconds. */
@@ -13,8 +13,8 @@ export interface LedgerOptions {
 
 /**
  * The two phases of every paid call: a row committed before it, resolved exactly once after it.
- * The row is written by the statement that checks that merchant, API key and credential version are live, so nothing that was revoked before
- * can start a call (prisma/migrations, ledger_open).
+ * The row is written by the statement that checks that merchant, API key and credential version are live and holds the most the call can
+ * cost in every limit, so nothing that was revoked before can start a call, and no limit can be passed (prisma/migrations, ledger_hold).
  */
 export class Ledger {
   readonly #store: LedgerStore;
@@ -26,19 +26,20 @@ export class Ledger {
   }
 
   /**
-   * Records the intent of a call. Only after this returns may a byte go to AWS.
-   * @throws ServiceError auth.invalid_token | credential.not_usable | merchant.not_active | auth.source_not_allowed | ledger.unavailable
+   * Records the intent of a call and holds what it can cost. Only after this returns may a byte go to AWS.
+   * @throws ServiceError auth.invalid_token | auth.source_not_allowed | credential.not_usable | merchant.not_active | region.not_allowed |
+   *   limit.* | idempotency.* | ledger.unavailable; StaleMerchant when the request was checked with an older merchant.
    */
   async open(merchantId: MerchantId, intent: CallIntent): Promise<OpenCall> {
-    const { verdict, id } = await this.#store.open(merchantId, intent);
-    if (verdict !== 'admitted' || id === undefined) throw refusal(verdict);
-    return new OpenCall(id, (outcome) => this.#resolve(merchantId, id, outcome));
+    const answer = await this.#store.hold(merchantId, intent);
+    if (answer.verdict !== 'admitted') throw refusalOf(answer);
+    return new OpenCall(answer, (outcome) => this.#resolve(merchantId, answer.id, outcome));
   }
 
   async #resolve(merchantId: MerchantId, id: CallId, outcome: CallOutcome): Promise<void> {
     for (const delayMs of [...this.#options.settleRetryDelaysMs, undefined]) {
       try {
-        await this.#store.resolve(merchantId, id, outcome);
+        await this.#store.settle(merchantId, id, outcome);
         return;
       } catch (error) {
         // A lost answer may hide a commit: repeating is safe because a row is resolved once.
@@ -57,11 +58,20 @@ export class Ledger {
  */
 export class OpenCall implements AsyncDisposable {
   readonly id: CallId;
+  /** The output the body must be told, where the plan or a limit allows less than it asks, or it says nothing. */
+  readonly maxTokens: number | undefined;
+  /** The merchant's hard limits after this call was held. */
+  readonly limits: readonly LimitUse[];
   readonly #write: (outcome: CallOutcome) => Promise<void>;
   #resolution: Promise<void> | undefined;
 
-  constructor(id: CallId, write: (outcome: CallOutcome) => Promise<void>) {
-    this.id = id;
+  constructor(
+    held: { id: CallId; maxTokens?: number; limits: readonly LimitUse[] },
+    write: (outcome: CallOutcome) => Promise<void>,
+  ) {
+    this.id = held.id;
+    this.maxTokens = held.maxTokens;
+    this.limits = held.limits;
     this.#write = write;
   }
 
@@ -73,31 +83,5 @@ export class OpenCall implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.resolve({ state: 'unknown', reason: 'left without an outcome', upstream: {} });
-  }
-}
-
-function refusal(verdict: Verdict): ServiceError {
-  switch (verdict) {
-    case 'api_key':
-      return new ServiceError(
-        'auth.invalid_token',
-        'This API key was revoked or has expired. Use another one.',
-      );
-    case 'credential':
-      return new ServiceError(
-        'credential.not_usable',
-        'This credential was deleted or replaced a moment ago. Name one that is active.',
-      );
-    case 'source':
-      return new ServiceError(
-        'auth.source_not_allowed',
-        'This merchant may not use this credential source. An operator can allow it.',
-      );
-    case 'merchant':
-    case 'admitted':
-      return new ServiceError(
-        'merchant.not_active',
-        'This merchant is suspended or closed. An operator can say why.',
-      );
   }
 }

@@ -37,6 +37,44 @@ const SUMS = Prisma.sql`sum(settled)::bigint AS settled, sum(voided)::bigint AS 
   sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
   sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens`;
 
+/** What a record shows of a row. */
+const RECORD = {
+  id: true,
+  state: true,
+  operation: true,
+  modelId: true,
+  baseModelId: true,
+  region: true,
+  accountId: true,
+  credentialSource: true,
+  credentialId: true,
+  credentialVersion: true,
+  subject: true,
+  apiKeyId: true,
+  endUser: true,
+  requestId: true,
+  createdAt: true,
+  resolvedAt: true,
+  reason: true,
+  provenance: true,
+  inputTokens: true,
+  outputTokens: true,
+  cacheReadTokens: true,
+  cacheWrite5mTokens: true,
+  cacheWrite1hTokens: true,
+  images: true,
+  tier: true,
+  maxTokens: true,
+  holdTokens: true,
+  holdNano: true,
+  costNano: true,
+  awsStatus: true,
+  awsErrorType: true,
+  awsRequestId: true,
+  latencyMs: true,
+  timeToFirstByteMs: true,
+} as const satisfies Prisma.CallSelect;
+
 /** Reads of the ledger. Reports read the sums by day, never the calls; records are read by key, newest first. */
 export class UsageStore {
   readonly #database: Database;
@@ -51,10 +89,10 @@ export class UsageStore {
       const columns = groupBy.map((group) => GROUP_COLUMNS[group]);
       const rows = await tx.$queryRaw<(SumRow & Record<string, string>)[]>(
         columns.length === 0
-          ? Prisma.sql`SELECT ${SUMS} FROM usage_days WHERE merchant_id = ${merchantId} AND day >= ${from}::date AND day < ${to}::date HAVING count(*) > 0`
+          ? Prisma.sql`SELECT ${SUMS} FROM usage_days WHERE merchant_id = ${merchantId} AND end_user = '*' AND day >= ${from}::date AND day < ${to}::date HAVING count(*) > 0`
           : Prisma.sql`SELECT ${Prisma.join(
               columns.map((column, index) => Prisma.sql`${column} AS ${Prisma.raw(`"g${String(index)}"`)}`),
-            )}, ${SUMS} FROM usage_days WHERE merchant_id = ${merchantId} AND day >= ${from}::date AND day < ${to}::date
+            )}, ${SUMS} FROM usage_days WHERE merchant_id = ${merchantId} AND end_user = '*' AND day >= ${from}::date AND day < ${to}::date
               GROUP BY ${Prisma.join(columns)} ORDER BY ${Prisma.join(columns)}`,
       );
       const groups = rows.map((row) => ({
@@ -72,7 +110,7 @@ export class UsageStore {
         where: { merchantId, ...(before !== undefined && { id: { lt: before } }) },
         orderBy: { id: 'desc' },
         take: limit + 1,
-        omit: { merchantId: true, clientInvocationId: true, deadline: true },
+        select: RECORD,
       });
       const items = rows.slice(0, limit).map(toRecord);
       const last = items.at(-1);
@@ -147,13 +185,25 @@ function addUp(groups: readonly UsageSums[]): UsageSums {
   return sums;
 }
 
-function toRecord(call: Omit<Call, 'merchantId' | 'clientInvocationId' | 'deadline'>): UsageRecord {
-  const { inputTokens, outputTokens, cacheReadTokens, cacheWrite5mTokens, cacheWrite1hTokens, ...facts } =
-    call;
+function toRecord(call: Pick<Call, keyof typeof RECORD>): UsageRecord {
+  const {
+    inputTokens,
+    outputTokens,
+    cacheReadTokens,
+    cacheWrite5mTokens,
+    cacheWrite1hTokens,
+    holdNano,
+    costNano,
+    ...facts
+  } = call;
   return {
     ...facts,
     createdAt: call.createdAt.toISOString(),
     resolvedAt: call.resolvedAt?.toISOString() ?? null,
+    maxTokens: toNumber(call.maxTokens),
+    holdTokens: Number(call.holdTokens),
+    holdNanoUsd: toNumber(holdNano),
+    costNanoUsd: toNumber(costNano),
     tokens: {
       input: Number(inputTokens),
       output: Number(outputTokens),
@@ -162,4 +212,9 @@ function toRecord(call: Omit<Call, 'merchantId' | 'clientInvocationId' | 'deadli
       cacheWrite1h: Number(cacheWrite1hTokens),
     },
   };
+}
+
+/** Tokens and nano-USD of one call are far below 2^53. */
+function toNumber(value: bigint | null): number | null {
+  return value === null ? null : Number(value);
 }

@@ -32,6 +32,7 @@ export interface UsageRecord {
   state: string;
   operation: string;
   modelId: string;
+  baseModelId: string | null;
   region: string;
   accountId: string | null;
   credentialSource: string;
@@ -39,12 +40,20 @@ export interface UsageRecord {
   credentialVersion: number | null;
   subject: string;
   apiKeyId: string | null;
+  endUser: string | null;
   requestId: string;
   createdAt: string;
   resolvedAt: string | null;
   reason: string | null;
   provenance: string | null;
   tokens: { input: number; output: number; cacheRead: number; cacheWrite5m: number; cacheWrite1h: number };
+  images: number;
+  tier: string | null;
+  maxTokens: number | null;
+  holdTokens: number;
+  holdNanoUsd: number | null;
+  /** Null while not settled, and when unpriced. */
+  costNanoUsd: number | null;
   awsStatus: number | null;
   awsErrorType: string | null;
   awsRequestId: string | null;

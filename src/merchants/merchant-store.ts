@@ -77,7 +77,7 @@ export class MerchantStore {
     limit: number,
     after = '',
   ): Promise<{
-    items: (Omit<Merchant, 'defaultCredentialId'> & { createdAt: string })[];
+    items: (Omit<Merchant, 'defaultCredentialId' | 'revision' | 'plan'> & { createdAt: string })[];
     nextCursor?: string;
   }> {
     const rows = await this.#database.query<OpsRow>(
@@ -105,6 +105,8 @@ function toMerchant(row: MerchantRow): Merchant {
     directAllowed: row.directAllowed,
     serviceDefaultsAllowed: row.serviceDefaultsAllowed,
     regions: row.regions,
+    revision: Number(row.revision),
+    plan: `${row.planId}@${String(row.planVersion)}`,
     ...(row.defaultCredentialId !== null && { defaultCredentialId: row.defaultCredentialId as CredentialId }),
   };
 }

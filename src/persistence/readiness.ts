@@ -2,7 +2,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from './database.ts';
 
 /** The newest migration this code was written for. A test compares it with the folder. */
-export const SCHEMA_VERSION = '20261121000000_init';
+export const SCHEMA_VERSION = '20261121120000_money';
 
 const HOW_TO_MIGRATE =
   'Run: DATABASE_ADMIN_URL=postgres://… npm run migrate -- --grant-to <login of DATABASE_URL>';
@@ -25,7 +25,7 @@ export async function assertSafeLogin(database: Database): Promise<void> {
   const [login] = await database.query<LoginRow>(Prisma.sql`
     SELECT current_user::text AS name, rolsuper AS superuser, rolbypassrls AS bypass,
       pg_has_role('merchant_bedrock_owner', 'MEMBER') AS owns_tables,
-      has_function_privilege('ledger_open(text, jsonb)', 'EXECUTE') AS may_run
+      has_function_privilege('ledger_hold(uuid, jsonb)', 'EXECUTE') AS may_run
     FROM pg_roles WHERE rolname = current_user`);
   if (login === undefined) throw new Error('The login of DATABASE_URL has no role.');
   if (login.superuser || login.bypass || login.owns_tables) {

@@ -97,6 +97,7 @@ export async function setUpVault() {
     secrets,
     identity,
     opened,
+    clock: { now: () => Date.now() },
     onLeftover: (secretName) => leftovers.push(secretName),
   };
   for (const id of [MERCHANT_A, MERCHANT_B])

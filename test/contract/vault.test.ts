@@ -306,7 +306,7 @@ describe('deletion', () => {
 
     for (const use of [
       house.vault.open(ACTOR, MERCHANT_A, stored.id, 1),
-      house.vault.current(MERCHANT_A, stored.id),
+      house.vault.current(MERCHANT_A, stored.id, true),
       house.vault.get(MERCHANT_A, stored.id),
       house.vault.test(ACTOR, MERCHANT_A, stored.id),
       house.vault.makeDefault(ACTOR, MERCHANT_A, stored.id),
@@ -482,7 +482,7 @@ describe('another merchant', () => {
     house.aws.forget();
     const attempts = (credentialId: CredentialId) => [
       house.vault.get(MERCHANT_B, credentialId),
-      house.vault.current(MERCHANT_B, credentialId),
+      house.vault.current(MERCHANT_B, credentialId, true),
       house.vault.open(ACTOR, MERCHANT_B, credentialId, 1),
       house.vault.test(ACTOR, MERCHANT_B, credentialId),
       house.vault.makeDefault(ACTOR, MERCHANT_B, credentialId),
@@ -519,6 +519,8 @@ function resolveStored(id: CredentialId, defaultCredentialId: CredentialId) {
       id: MERCHANT_A,
       name: 'A',
       status: 'active',
+      plan: 'open@1',
+      revision: 1,
       directAllowed: true,
       serviceDefaultsAllowed: true,
       regions: [],
@@ -632,20 +634,26 @@ function defaultOf(merchantId: MerchantId): Promise<string | null> {
 /** What the ledger says to a call with this credential. */
 function admitted(id: CredentialId): Promise<string> {
   const call = {
+    pos: 1,
     operation: 'converse',
-    modelId: 'm',
+    model_id: 'm',
     region: 'us-east-1',
     source: 'stored',
-    credentialId: id,
-    credentialVersion: 1,
+    credential_id: id,
+    credential_version: 1,
     subject: ACTOR.subject,
-    requestId: 'req-2',
-    deadlineSeconds: 60,
+    request_id: 'req-2',
+    deadline_seconds: 60,
+    tier: 'standard',
+    input_tokens: 0,
+    output_tokens: 0,
+    output_tokens_most: 0,
+    clampable: false,
   };
   return house.asAdmin(async (sql) => {
     const found = await sql.query<{ verdict: string }>(
-      `SELECT ledger_open($1, $2::jsonb)->>'verdict' AS verdict`,
-      [MERCHANT_A, JSON.stringify(call)],
+      `SELECT ledger_hold(gen_random_uuid(), $1::jsonb)->0->'answers'->0->>'verdict' AS verdict`,
+      [JSON.stringify([{ merchant: MERCHANT_A, calls: [call] }])],
     );
     return found.rows[0]?.verdict ?? '';
   });

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { converseBody, onboard, Person, runtimeCalls } from '../support/people.ts';
@@ -76,7 +77,6 @@ test.each([0, 1, 2])(
     expect(outcomes).toContain('cut');
 
     await passDeadlines();
-    const { sweepOverdueCalls } = await import('../../src/ledger/sweeper.ts');
     const { LedgerStore } = await import('../../src/ledger/ledger-store.ts');
     const { Database } = await import('../../src/persistence/database.ts');
     const { Secret } = await import('../../src/domain/secret.ts');
@@ -87,8 +87,8 @@ test.each([0, 1, 2])(
       onPoolError: () => undefined,
     });
     // Two replicas sweep at once: each row is resolved by one of them.
-    const store = new LedgerStore(database);
-    await Promise.all([sweepOverdueCalls(store), sweepOverdueCalls(store)]);
+    const store = new LedgerStore(database, { processId: randomUUID(), lanes: 1 });
+    await Promise.all([store.sweep(1_000), store.sweep(1_000)]);
 
     const { rows } = await admin.query<Row>(
       'SELECT id, state, aws_request_id, request_id, model_id FROM calls WHERE merchant_id = $1',

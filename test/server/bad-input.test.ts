@@ -128,23 +128,31 @@ describe('bodies', () => {
     expect(wire.json['message']).toMatch(/25000000/);
   });
 
+  /** What AWS gets of a Converse body: the call's id in front, all else byte for byte. */
+  const withMetadata = (body: string, callId: string | null): string =>
+    `{"requestMetadata":{"merchantBedrockCall":"${callId ?? ''}"},${body.slice(1)}`;
+
   test('25 MB on the wire goes through, byte for byte', async () => {
     const body = JSON.stringify(converseBody('x'.repeat(24_900_000)));
     const answer = await merchant.post(`/model/${MODEL}/converse`, body);
     expect(answer.status).toBe(200);
     const seen = runtimeCalls(service).at(-1);
     const { createHash } = await import('node:crypto');
+    const sent = withMetadata(body, answer.headers.get('x-bedrock-call-id'));
     expect(seen).toMatchObject({
       verified: true,
-      bodySha256: createHash('sha256').update(body).digest('hex'),
+      bodySha256: createHash('sha256').update(sent).digest('hex'),
     });
   });
 
   test('bytes in are bytes out: unknown fields, order and white space survive', async () => {
     const body =
       '{ "zzz_unknown":\t{"b":1,"a":[1.0,2e3]},\n"messages":[{"role":"user","content":[{"text":"caf\\u00e9"}]}] }';
-    await merchant.post(`/model/${MODEL}/converse`, body);
-    expect(Buffer.from(runtimeCalls(service).at(-1)?.bodyBase64 ?? '', 'base64').toString()).toBe(body);
+    const seen = () => Buffer.from(runtimeCalls(service).at(-1)?.bodyBase64 ?? '', 'base64').toString();
+    const converse = await merchant.post(`/model/${MODEL}/converse`, body);
+    expect(seen()).toBe(withMetadata(body, converse.headers.get('x-bedrock-call-id')));
+    await merchant.post(`/model/${MODEL}/invoke`, body);
+    expect(seen()).toBe(body);
   });
 });
 

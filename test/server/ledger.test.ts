@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import pg from 'pg';
@@ -7,10 +8,9 @@ import type { ApiKeyId, CallId, CredentialId, MerchantId } from '../../src/domai
 import { Secret } from '../../src/domain/secret.ts';
 import { NO_TOKENS } from '../../src/domain/usage.ts';
 import type { CallOutcome } from '../../src/domain/usage.ts';
-import type { CallIntent, Verdict } from '../../src/ledger/call-intent.ts';
+import type { CallIntent } from '../../src/ledger/call-intent.ts';
 import { LedgerStore } from '../../src/ledger/ledger-store.ts';
 import { Ledger } from '../../src/ledger/ledger.ts';
-import { sweepOverdueCalls } from '../../src/ledger/sweeper.ts';
 import { UsageStore } from '../../src/ledger/usage-store.ts';
 import { USAGE_GROUPS } from '../../src/ledger/usage.ts';
 import type { UsageGroup, UsageRecord } from '../../src/ledger/usage.ts';
@@ -37,7 +37,7 @@ beforeAll(async () => {
     statementTimeoutMs: 5_000,
     onPoolError: () => undefined,
   });
-  store = new LedgerStore(connection);
+  store = new LedgerStore(connection, { processId: randomUUID(), lanes: 2 });
 });
 afterAll(async () => {
   await connection[Symbol.asyncDispose]();
@@ -61,6 +61,20 @@ async function newMerchant(): Promise<{ merchantId: MerchantId; keyId: ApiKeyId;
   return { merchantId, keyId, credentialId: CREDENTIAL };
 }
 
+async function revisionOf(merchantId: string): Promise<number> {
+  const { rows } = await admin.query('SELECT revision::int AS revision FROM merchants WHERE id = $1', [
+    merchantId,
+  ]);
+  return (rows as { revision: number }[])[0]?.revision ?? 0;
+}
+
+/** Admits a call, and fails where it is not admitted. */
+async function admit(merchantId: MerchantId, call: CallIntent): Promise<CallId> {
+  const answer = await store.hold(merchantId, call);
+  if (answer.verdict !== 'admitted') throw new Error(`not admitted: ${answer.verdict}`);
+  return answer.id;
+}
+
 function intent(change: Partial<Record<keyof CallIntent, unknown>> = {}): CallIntent {
   return {
     operation: 'converse',
@@ -70,6 +84,8 @@ function intent(change: Partial<Record<keyof CallIntent, unknown>> = {}): CallIn
     subject: 'x',
     requestId: 'r',
     deadlineSeconds: 60,
+    merchantRevision: 1,
+    bound: { inputTokens: 0, outputTokens: 0, outputTokensMost: 0, clampable: false, tier: 'standard' },
     ...change,
   } as CallIntent;
 }
@@ -85,24 +101,10 @@ const settled = (input: number, output: number): CallOutcome => ({
 const voided: CallOutcome = { state: 'void', reason: 'x', upstream: {} };
 const unknown: CallOutcome = { state: 'unknown', reason: 'x', upstream: {} };
 
-/** The day's sums must be those of the rows, always: every key, every count. Rows that are on one side only. */
+/** Every counter and every sum must be that of the rows, always. What differs. */
 async function differences(merchantId: string): Promise<unknown[]> {
-  const sums = `merchant_id, day, model_id, credential_id, credential_source, api_key_id, settled, voided, unknown, input_tokens, output_tokens,
-    cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, latency_ms`;
-  const { rows } = await admin.query(
-    `WITH recomputed AS (
-       SELECT merchant_id, (created_at AT TIME ZONE 'UTC')::date AS day, model_id, coalesce(credential_id, '') AS credential_id, credential_source,
-         coalesce(api_key_id, '') AS api_key_id, count(*) FILTER (WHERE state = 'settled') AS settled, count(*) FILTER (WHERE state = 'void') AS voided,
-         count(*) FILTER (WHERE state = 'unknown') AS unknown, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
-         sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
-         sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, coalesce(sum(latency_ms) FILTER (WHERE state = 'settled'), 0)::bigint AS latency_ms
-       FROM calls WHERE merchant_id = $1 AND state <> 'held' GROUP BY 1, 2, 3, 4, 5, 6),
-     kept AS (SELECT ${sums} FROM usage_days WHERE merchant_id = $1)
-     (SELECT 'rows', * FROM (SELECT ${sums} FROM recomputed EXCEPT SELECT ${sums} FROM kept) AS only_rows)
-     UNION ALL (SELECT 'sums', * FROM (SELECT ${sums} FROM kept EXCEPT SELECT ${sums} FROM recomputed) AS only_sums)`,
-    [merchantId],
-  );
-  return rows;
+  await admin.query(`SELECT set_config('app.merchant_id', $1, false)`, [merchantId]);
+  return (await admin.query('SELECT * FROM ledger_differences()')).rows;
 }
 
 describe('states', () => {
@@ -118,14 +120,14 @@ describe('states', () => {
         const { merchantId, keyId } = await newMerchant();
         const ids = await Promise.all(
           [{}, { apiKeyId: keyId }, { modelId: 'other' }].map(
-            async (extra) => (await store.open(merchantId, intent(extra))).id as CallId,
+            async (extra) => await admit(merchantId, intent(extra)),
           ),
         );
         const states = ['held', 'held', 'held'];
         for (const { call, to } of tried) {
           const from = states[call];
           const legal = from === 'held' || (from === 'unknown' && to !== 'unknown');
-          expect(await store.resolve(merchantId, ids[call] as CallId, outcomes[to] as CallOutcome)).toBe(
+          expect(await store.settle(merchantId, ids[call] as CallId, outcomes[to] as CallOutcome)).toBe(
             legal,
           );
           if (legal) states[call] = to;
@@ -143,10 +145,10 @@ describe('states', () => {
 
   test('of twenty racers one wins, and it counts once', async () => {
     const { merchantId } = await newMerchant();
-    const { id } = await store.open(merchantId, intent());
+    const id = await admit(merchantId, intent());
     const wins = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
-        store.resolve(merchantId, id as CallId, index % 2 === 0 ? settled(index, 1) : voided),
+        store.settle(merchantId, id, index % 2 === 0 ? settled(index, 1) : voided),
       ),
     );
     expect(wins.filter(Boolean)).toHaveLength(1);
@@ -155,15 +157,11 @@ describe('states', () => {
 
   test('of twenty racers for an unknown call one wins, and it stops counting as unknown', async () => {
     const { merchantId } = await newMerchant();
-    const { id } = await store.open(merchantId, intent());
-    expect(await store.resolve(merchantId, id as CallId, unknown)).toBe(true);
+    const id = await admit(merchantId, intent());
+    expect(await store.settle(merchantId, id, unknown)).toBe(true);
     const wins = await Promise.all(
       Array.from({ length: 20 }, (_, index) =>
-        store.resolve(
-          merchantId,
-          id as CallId,
-          [settled(index, 1), voided, unknown][index % 3] as CallOutcome,
-        ),
+        store.settle(merchantId, id, [settled(index, 1), voided, unknown][index % 3] as CallOutcome),
       ),
     );
     expect(wins.filter(Boolean)).toHaveLength(1);
@@ -177,13 +175,13 @@ describe('states', () => {
 
   test("another merchant's call cannot be resolved", async () => {
     const [mine, theirs] = [await newMerchant(), await newMerchant()];
-    const { id } = await store.open(theirs.merchantId, intent());
-    expect(await store.resolve(mine.merchantId, id as CallId, voided)).toBe(false);
+    const id = await admit(theirs.merchantId, intent());
+    expect(await store.settle(mine.merchantId, id, voided)).toBe(false);
   });
 });
 
 describe('admission', () => {
-  test.each<[string, string, Partial<CallIntent>, Verdict]>([
+  test.each<[string, string, Partial<CallIntent>, string]>([
     ['a suspended merchant', `UPDATE merchants SET status = 'suspended' WHERE id = $1`, {}, 'merchant'],
     ['a closed merchant', `UPDATE merchants SET status = 'closed' WHERE id = $1`, {}, 'merchant'],
     ['a revoked key', `UPDATE api_keys SET revoked_at = now() WHERE merchant_id = $1`, {}, 'api_key'],
@@ -225,9 +223,10 @@ describe('admission', () => {
       ...(extra.source === 'stored' && { credentialId, credentialVersion: 1 }),
       ...extra,
     });
-    expect((await store.open(merchantId, call)).verdict).toBe('admitted');
+    expect((await store.hold(merchantId, call)).verdict).toBe('admitted');
     await admin.query(change, [merchantId]);
-    expect(await store.open(merchantId, call)).toEqual({ verdict });
+    const revised = { ...call, merchantRevision: await revisionOf(merchantId) };
+    expect(await store.hold(merchantId, revised)).toEqual({ verdict });
     const { rows } = await admin.query('SELECT count(*)::int AS n FROM calls WHERE merchant_id = $1', [
       merchantId,
     ]);
@@ -236,8 +235,8 @@ describe('admission', () => {
 
   test('a merchant that does not exist, and a key of another merchant', async () => {
     const [mine, theirs] = [await newMerchant(), await newMerchant()];
-    expect((await store.open('nobody-here' as MerchantId, intent())).verdict).toBe('merchant');
-    expect((await store.open(mine.merchantId, intent({ apiKeyId: theirs.keyId }))).verdict).toBe('api_key');
+    expect((await store.hold('nobody-here' as MerchantId, intent())).verdict).toBe('merchant');
+    expect((await store.hold(mine.merchantId, intent({ apiKeyId: theirs.keyId }))).verdict).toBe('api_key');
   });
 
   test('no call starts after a revocation was acknowledged: 300 pairs of a call and a revocation or deletion', async () => {
@@ -259,12 +258,12 @@ describe('admission', () => {
       const call = async () => {
         await pause(Math.random() * 6);
         const late = acknowledged;
-        return { late, verdict: (await store.open(merchantId, intent(stored))).verdict };
+        return { late, verdict: (await store.hold(merchantId, intent(stored))).verdict };
       };
       const [{ late, verdict }] = await Promise.all([call(), end()]);
       const ended = index % 2 === 0 ? 'api_key' : 'credential';
       expect(late ? [ended] : ['admitted', ended]).toContain(verdict);
-      expect((await store.open(merchantId, intent(stored))).verdict).toBe(ended);
+      expect((await store.hold(merchantId, intent(stored))).verdict).toBe(ended);
       // The chain is in the order of the commits: nothing is admitted behind the end, and no row is there without its event.
       const { rows } = await admin.query<{ action: string }>(
         'SELECT action FROM audit_events WHERE merchant_id = $1 AND seq > 1 ORDER BY seq',
@@ -299,8 +298,8 @@ describe('what is left behind', () => {
   test('three replicas that sweep at once resolve each overdue call once; what is not due stays held', async () => {
     const { merchantId } = await newMerchant();
     for (let index = 0; index < 12; index += 1)
-      await store.open(merchantId, intent({ deadlineSeconds: index < 10 ? -1 : 60 }));
-    await Promise.all([sweepOverdueCalls(store), sweepOverdueCalls(store), sweepOverdueCalls(store)]);
+      await store.hold(merchantId, intent({ deadlineSeconds: index < 10 ? -1 : 60 }));
+    await Promise.all([store.sweep(1_000), store.sweep(1_000), store.sweep(1_000)]);
     const { rows } = await admin.query(
       'SELECT state, count(*)::int AS n FROM calls WHERE merchant_id = $1 GROUP BY 1 ORDER BY 1',
       [merchantId],
@@ -317,10 +316,10 @@ describe('what is left behind', () => {
     const unsettled: unknown[] = [];
     const attempts: string[] = [];
     const counted = Object.assign(Object.create(store) as LedgerStore, {
-      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
-      resolve: (...args: Parameters<LedgerStore['resolve']>) => {
+      hold: (...args: Parameters<LedgerStore['hold']>) => store.hold(...args),
+      settle: (...args: Parameters<LedgerStore['settle']>) => {
         attempts.push(args[1]);
-        return store.resolve(...args);
+        return store.settle(...args);
       },
     });
     const ledger = new Ledger(counted, {
@@ -330,10 +329,10 @@ describe('what is left behind', () => {
     const calls = await Promise.all(Array.from({ length: 8 }, () => ledger.open(merchantId, intent())));
     // All settlements wait for a lock, so that the cut meets every one of them at work.
     await admin.query('BEGIN');
-    await admin.query('SELECT 1 FROM calls WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
+    await admin.query('SELECT 1 FROM audit_heads WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
     const settling = Promise.all(calls.map((call) => call.resolve(settled(1, 2))));
     const waiting = `FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-    while ((await admin.query(`SELECT pg_stat_clear_snapshot(), pid ${waiting}`)).rows.length < 8)
+    while ((await admin.query(`SELECT pg_stat_clear_snapshot(), pid ${waiting}`)).rows.length < 1)
       await new Promise((resolve) => setTimeout(resolve, 5));
     await admin.query(`SELECT pg_terminate_backend(pid) ${waiting}`);
     await admin.query('COMMIT');
@@ -352,9 +351,9 @@ describe('what is left behind', () => {
     const { merchantId } = await newMerchant();
     const won: boolean[] = [];
     const forgetful = Object.assign(Object.create(store) as LedgerStore, {
-      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
-      resolve: async (...args: Parameters<LedgerStore['resolve']>) => {
-        won.push(await store.resolve(...args));
+      hold: (...args: Parameters<LedgerStore['hold']>) => store.hold(...args),
+      settle: async (...args: Parameters<LedgerStore['settle']>) => {
+        won.push(await store.settle(...args));
         if (won.length === 1) throw new Error('the connection was cut after COMMIT');
         return won.at(-1);
       },
@@ -369,8 +368,8 @@ describe('what is left behind', () => {
     const { merchantId } = await newMerchant();
     const unsettled: string[] = [];
     const broken = Object.assign(Object.create(store) as LedgerStore, {
-      open: (...args: Parameters<LedgerStore['open']>) => store.open(...args),
-      resolve: () => Promise.reject(new Error('no Postgres')),
+      hold: (...args: Parameters<LedgerStore['hold']>) => store.hold(...args),
+      settle: () => Promise.reject(new Error('no Postgres')),
     });
     const ledger = new Ledger(broken, {
       settleRetryDelaysMs: [1, 1],
@@ -379,11 +378,11 @@ describe('what is left behind', () => {
     const call = await ledger.open(merchantId, intent({ deadlineSeconds: -1 }));
     await call.resolve(settled(1, 2));
     expect(unsettled).toEqual([call.id]);
-    await sweepOverdueCalls(store);
+    await store.sweep(1_000);
     expect((await new UsageStore(connection).records(merchantId, 1)).items[0]).toMatchObject({
       id: call.id,
       state: 'unknown',
-      reason: 'deadline passed without an outcome',
+      reason: 'no outcome: process gone or deadline passed',
     });
   });
 });
@@ -393,8 +392,7 @@ describe('reports', () => {
     const { merchantId } = await newMerchant();
     const usage = new UsageStore(connection);
     const ids: string[] = [];
-    for (let index = 0; index < 25; index += 1)
-      ids.push((await store.open(merchantId, intent())).id as string);
+    for (let index = 0; index < 25; index += 1) ids.push(await admit(merchantId, intent()));
     const seen: string[] = [];
     const arriving: Promise<unknown>[] = [];
     let cursor: string | undefined;
@@ -403,7 +401,7 @@ describe('reports', () => {
       seen.push(...page.items.map((record) => record.id));
       cursor = page.nextCursor;
       // Three more in front, while the next page is being read.
-      arriving.push(...Array.from({ length: 3 }, () => store.open(merchantId, intent())));
+      arriving.push(...Array.from({ length: 3 }, () => store.hold(merchantId, intent())));
     } while (cursor !== undefined);
     await Promise.all(arriving);
     // Ids are in the order of time to the millisecond.
@@ -413,11 +411,11 @@ describe('reports', () => {
   test('groups add up to the whole, and the operator sees the same', async () => {
     const { merchantId, keyId } = await newMerchant();
     for (let index = 0; index < 8; index += 1) {
-      const { id } = await store.open(
+      const id = await admit(
         merchantId,
         intent({ modelId: `m${String(index % 3)}`, ...(index % 2 === 0 && { apiKeyId: keyId }) }),
       );
-      await store.resolve(merchantId, id as CallId, index === 7 ? voided : settled(index, 10));
+      await store.settle(merchantId, id, index === 7 ? voided : settled(index, 10));
     }
     const usage = new UsageStore(connection);
     const report = await usage.report(merchantId, 'day', ['model', 'apiKey', 'day']);
@@ -448,11 +446,11 @@ describe('reports', () => {
     await Promise.all(
       fc.sample(call, 60).map(async ({ modelId, source, withKey, outcome }) => {
         const stored = source === 'stored' && { credentialId, credentialVersion: 1 };
-        const opened = await store.open(
+        const opened = await admit(
           merchantId,
           intent({ modelId, source, ...stored, ...(withKey && { apiKeyId: keyId }) }),
         );
-        if (outcome !== undefined) await store.resolve(merchantId, opened.id as CallId, outcome);
+        if (outcome !== undefined) await store.settle(merchantId, opened, outcome);
       }),
     );
     const { items } = await usage.records(merchantId, 100);
@@ -498,7 +496,7 @@ describe('partitions', () => {
 
   test('rows land in their month, to the millisecond, and beyond the last one they are refused', async () => {
     const { merchantId } = await newMerchant();
-    await store.open(merchantId, intent());
+    await store.hold(merchantId, intent());
     // The first and the last millisecond of each of the twelve months that are there.
     await admin.query(
       `INSERT INTO calls (merchant_id, id, state, operation, model_id, region, credential_source, subject, request_id, created_at, deadline)

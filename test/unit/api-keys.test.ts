@@ -181,7 +181,7 @@ describe('what a request costs the database', () => {
     await fc.assert(
       fc.asyncProperty(garbage, async (token) => {
         fc.pre(token !== text);
-        await verify(token);
+        await verify(token, { remembered: false });
         expect(asked).toEqual([]);
       }),
       { numRuns: 10_000 },
@@ -195,7 +195,8 @@ describe('one form of token, one verifier', () => {
     seen.push(name);
     return Promise.resolve(undefined);
   };
-  const apiKeys = { verify: nobody('api-keys') };
+  const apiKeys = { verify: nobody('api-keys'), verifyRemembered: nobody('remembered') };
+  const anew = { remembered: false };
 
   test.each([
     ['mbk_live_x', ['api-keys']],
@@ -208,21 +209,21 @@ describe('one form of token, one verifier', () => {
     ['', ['api-keys']],
   ])('%s', async (token, expected) => {
     seen.length = 0;
-    await newBearerVerifier({ apiKeys, jwt: nobody('jwt'), devTokens: true })(token);
+    await newBearerVerifier({ apiKeys, jwt: nobody('jwt'), devTokens: true })(token, anew);
     expect(seen).toEqual(expected);
   });
 
   test('without JWTs and dev tokens none of either is accepted', async () => {
     seen.length = 0;
     const verify = newBearerVerifier({ apiKeys, devTokens: false });
-    expect(await verify('a.b.c')).toBeUndefined();
-    expect(await verify('dev_user_1:acme')).toBeUndefined();
+    expect(await verify('a.b.c', anew)).toBeUndefined();
+    expect(await verify('dev_user_1:acme', anew)).toBeUndefined();
     expect(seen).toEqual(['api-keys']);
   });
 
   test('a dev token is its merchant with every scope of one, and never an operator', async () => {
     const verify = newBearerVerifier({ apiKeys, devTokens: true });
-    expect(await verify('dev_user_1:acme')).toEqual({
+    expect(await verify('dev_user_1:acme', anew)).toEqual({
       kind: 'merchant',
       merchantId: 'acme',
       subject: 'dev:user_1',
@@ -240,6 +241,6 @@ describe('one form of token, one verifier', () => {
       'dev_user:acme:x',
       `dev_user:${'a'.repeat(64)}`,
     ])
-      expect(await verify(bad)).toBeUndefined();
+      expect(await verify(bad, anew)).toBeUndefined();
   });
 });

@@ -22,12 +22,15 @@ const principal: Principal = {
 
 /** The tokens that the verifier was shown. */
 let shown: string[] = [];
-const step = authenticate((token) => {
-  shown.push(token);
-  if (token === 'database-away') return Promise.reject(new ServiceError('ledger.unavailable', 'away'));
-  if (token === 'broken') return Promise.reject(new Error('secret of the verifier'));
-  return Promise.resolve(token === GOOD ? principal : undefined);
-});
+const step = authenticate(
+  (token) => {
+    shown.push(token);
+    if (token === 'database-away') return Promise.reject(new ServiceError('ledger.unavailable', 'away'));
+    if (token === 'broken') return Promise.reject(new Error('secret of the verifier'));
+    return Promise.resolve(token === GOOD ? principal : undefined);
+  },
+  { remembered: false },
+);
 
 /** A server that is worse than ours: it parses queries and bodies before it asks who is calling. */
 const app = express();

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
-import { SingleFlightCache } from '../../src/credentials/single-flight-cache.ts';
+import { SingleFlightCache } from '../../src/memory/single-flight-cache.ts';
 import type { AwsCredential } from '../../src/domain/credential.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';

@@ -3,7 +3,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, test } from '@jest/globals';
 import { ERRORS, ServiceError } from '../../src/domain/errors.ts';
-import type { ErrorCode } from '../../src/domain/errors.ts';
+import type { ErrorCode, ErrorRow } from '../../src/domain/errors.ts';
 import { problemOf, sendAwsError, sendProblem } from '../../src/http/problem.ts';
 
 const CODES = Object.keys(ERRORS) as ErrorCode[];
@@ -42,7 +42,8 @@ test.each(CODES)('%s has a problem document and an AWS answer', async (code) => 
   const aws = await answerOf((res) => {
     sendAwsError(res, error, 'req-1');
   });
-  expect(aws.status).toBe(ERRORS[code].status === 401 ? 403 : ERRORS[code].status);
+  const { status, awsStatus = status === 401 ? 403 : status }: ErrorRow = ERRORS[code];
+  expect(aws.status).toBe(awsStatus);
   expect(aws.headers.get('content-type')).toBe('application/json');
   expect(aws.headers.get('x-amzn-errortype')).toBe(ERRORS[code].awsType);
   expect(aws.headers.get('x-amzn-requestid')).toBe('req-1');

@@ -286,6 +286,8 @@ function merchantA(change: Partial<Merchant> = {}): Merchant {
     id: 'merchant-a' as MerchantId,
     name: 'A',
     status: 'active',
+    plan: 'open@1',
+    revision: 1,
     directAllowed: true,
     serviceDefaultsAllowed: true,
     regions: [],

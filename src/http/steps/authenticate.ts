@@ -17,9 +17,12 @@ const BEARER = /^Bearer +([\x21-\x7e]+)$/i;
  * passport-http-bearer would also take it from query and body, where proxies log it: those are refused before it is asked, and it is shown
  * a request that has neither.
  */
-export function authenticate(verify: VerifyBearer): RequestHandler {
+export function authenticate(verify: VerifyBearer, how: { remembered: boolean }): RequestHandler {
   const passport = new Passport();
-  passport.use('bearer', newBearerStrategy(verify));
+  passport.use(
+    'bearer',
+    newBearerStrategy((token) => verify(token, how)),
+  );
   return (req, res, next) => {
     let token: string;
     try {

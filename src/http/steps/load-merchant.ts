@@ -3,7 +3,7 @@ import { ServiceError } from '../../domain/errors.ts';
 import { parseMerchantId } from '../../domain/ids.ts';
 import type { MerchantId } from '../../domain/ids.ts';
 import type { Merchant } from '../../domain/merchant.ts';
-import type { MerchantStore } from '../../merchants/merchant-store.ts';
+import type { Merchants } from '../../merchants/merchants.ts';
 
 /** The merchant id of a path, or the same 404 as for one that does not exist. */
 export function merchantIdOf(text: string): MerchantId {
@@ -13,8 +13,12 @@ export function merchantIdOf(text: string): MerchantId {
 }
 
 /** Loads the merchant of the path, whose id was compared with the token's before. */
-export async function loadMerchant(merchants: MerchantStore, merchantId: MerchantId): Promise<Merchant> {
-  const merchant = await merchants.find(merchantId);
+export async function loadMerchant(
+  merchants: Merchants,
+  merchantId: MerchantId,
+  { remembered }: { remembered: boolean },
+): Promise<Merchant> {
+  const merchant = await (remembered ? merchants.remembered(merchantId) : merchants.find(merchantId));
   if (merchant === undefined) throw merchantNotFound();
   if (merchant.status !== 'active')
     throw new ServiceError(

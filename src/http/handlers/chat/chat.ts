@@ -44,6 +44,7 @@ export const chat = merchantEndpoint<ChatBody>({
     'Prompt or messages in, text and usage out; stream: true or Accept: text/event-stream gives server-sent events',
   body,
   namesCredential: true,
+  paid: true,
   reply: {
     status: 200,
     description: 'The whole answer, or the events delta, stop, usage, and error if it breaks off',
@@ -107,7 +108,7 @@ function callConverse(
     modelId,
     body: Buffer.from(JSON.stringify(converseBodyOf(asked))),
     // The caller's Accept and Content-Type are about our route, not about Bedrock's; the other headers have no meaning here.
-    headers: { 'amz-sdk-invocation-id': context.req.headers['amz-sdk-invocation-id'] },
+    headers: pick(context.req.headers, ['amz-sdk-invocation-id', 'idempotency-key', 'x-bedrock-end-user']),
   });
 }
 
@@ -116,4 +117,8 @@ async function* eventsOf(frames: AsyncIterable<Frame>): AsyncGenerator<string> {
     const event = chatEventOfFrame(frame);
     if (event !== undefined) yield `event: ${event.event}\ndata: ${JSON.stringify(event.data)}\n\n`;
   }
+}
+
+function pick<T>(from: Readonly<Record<string, T>>, names: readonly string[]): Record<string, T | undefined> {
+  return Object.fromEntries(names.map((name) => [name, from[name]]));
 }

@@ -36,7 +36,7 @@ export const initialize = merchantEndpoint<InitializeBody>({
   reply: { status: 200, description: 'Whose account it is, and what calls will use', schema: reply },
   handle: async (context) => {
     const { services, body: defaults } = context;
-    const resolved = await services.resolver.resolve(context);
+    const resolved = await services.resolver.resolve({ ...context, anew: true });
     const model = await checkModel(context, resolved);
     const sealed = await sealDirect(context, resolved);
     return {

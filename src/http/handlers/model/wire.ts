@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Frame } from '../../../bedrock/event-stream.ts';
 import { sseOfFrame } from '../../../bedrock/sse.ts';
 import type { Operation } from '../../../domain/usage.ts';
+import type { LimitUse } from '../../../ledger/call-intent.ts';
 import type { CallIdentity, PaidCall, PaidReply } from '../../../gateway/paid-call.ts';
 import type { MerchantContext } from '../../context.ts';
 import { merchantEndpoint } from '../../route.ts';
@@ -17,6 +18,7 @@ export function wire(operation: Operation) {
   return merchantEndpoint<Buffer>({
     summary: `Bedrock runtime ${operation}, in AWS's wire protocol`,
     body: 'bytes',
+    paid: true,
     reply: { status: 200, description: "AWS's answer, byte for byte" },
     handle: async (context) => {
       const { req, res, params } = context;
@@ -54,13 +56,26 @@ export function callerOf(context: MerchantContext<unknown>): CallerPart {
   };
 }
 
-/** Says whose keys were used, on every answer of a paid call. */
+/** Says whose keys were used, what the output was held to, and what is left of the merchant's limits: on every answer of a paid call. */
 export function identityHeaders(identity: CallIdentity): Record<string, string> {
+  const { maxTokens, limits } = identity;
   return {
     'x-bedrock-call-id': identity.callId,
     'x-bedrock-credential-source': identity.source,
     'x-bedrock-credential-region': identity.region,
     ...(identity.accountId !== undefined && { 'x-bedrock-credential-account': identity.accountId }),
+    ...(maxTokens !== undefined && { 'x-bedrock-max-tokens': String(maxTokens) }),
+    ...(limits.length > 0 && rateLimitHeaders(limits)),
+  };
+}
+
+/** draft-ietf-httpapi-ratelimit-headers: `q` the quota, `r` what remains, `t` seconds to the reset. Money in nano-USD. */
+function rateLimitHeaders(limits: readonly LimitUse[]): Record<string, string> {
+  const item = ({ name, max, used, resetSeconds }: LimitUse) =>
+    `"${name}";r=${String(Math.max(0, max - used))}${typeof resetSeconds === 'number' ? `;t=${String(resetSeconds)}` : ''}`;
+  return {
+    'ratelimit-policy': limits.map(({ name, max }) => `"${name}";q=${String(max)}`).join(', '),
+    ratelimit: limits.map(item).join(', '),
   };
 }
 

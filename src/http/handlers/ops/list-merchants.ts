@@ -28,6 +28,6 @@ export const listMerchants = operatorEndpoint<undefined, z.infer<typeof query>>(
   },
   handle: async ({ services, query: { limit: size, cursor } }) => ({
     status: 200,
-    body: await services.merchants.list(size, cursor),
+    body: await services.merchantStore.list(size, cursor),
   }),
 });

@@ -50,6 +50,12 @@ export class SingleFlightCache<Value> implements Disposable {
     return this.#loading.get(key) ?? this.#load(key, load);
   }
 
+  /** Forgets one value, also one that is still being loaded. */
+  forget(key: string): void {
+    this.#entries.delete(key);
+    this.#loading.delete(key);
+  }
+
   /** Forgets every value whose key begins with `prefix`, those still being loaded included. Cost: one walk over all keys. */
   evict(prefix: string): void {
     for (const key of [...this.#entries.keys()]) if (key.startsWith(prefix)) this.#entries.delete(key);

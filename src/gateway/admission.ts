@@ -1,0 +1,166 @@
+import { createHash } from 'node:crypto';
+import { requestHeadersForAws } from '../bedrock/headers.ts';
+import { assertModelInScope, parseModelId } from '../bedrock/model-id.ts';
+import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { ResolvedCredential } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/errors.ts';
+import type { CallIntent } from '../ledger/call-intent.ts';
+import type { Ledger, OpenCall } from '../ledger/ledger.ts';
+import { StaleMerchant } from '../ledger/refusals.ts';
+import type { Merchants } from '../merchants/merchants.ts';
+import { boundOf } from './call-bound.ts';
+import type { BoundedRequest, PriceLookup } from './call-bound.ts';
+import type { PaidCall } from './paid-call.ts';
+
+export interface AdmissionParts {
+  resolver: CredentialResolver;
+  ledger: Ledger;
+  merchants: Merchants;
+  prices: PriceLookup;
+  /** Longest call in all. Milliseconds. */
+  totalTimeoutMs: number;
+}
+
+/** A call that may go out: its ledger row is committed, its cost is held. */
+export interface Admitted {
+  call: OpenCall;
+  resolved: ResolvedCredential;
+  /** Images that it makes: AWS does not report them. */
+  images: number;
+  /** As they go to AWS. */
+  headers: Record<string, string>;
+  body: Uint8Array;
+}
+
+/** Past the longest call, so that a row that is still held then has lost its process. Seconds. */
+const DEADLINE_MARGIN_SECONDS = 60;
+/** What every AWS SDK sends as its invocation id. Anything else is a caller's text and is not kept. */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+/** An id of the merchant's own for whom it calls: kept and shown, so nothing that could be a key or token, but hashes in hex. */
+const END_USER = /^(?:(?!.*[A-Za-z0-9]{33})[A-Za-z0-9._:@+-]{1,128}|[0-9a-f]{40}|[0-9a-f]{64})$/;
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
+
+/** Refusals that may come from what this process remembers of the merchant and its credential, and not from what holds. */
+const MAY_BE_STALE: ReadonlySet<ErrorCode> = new Set([
+  'auth.source_not_allowed',
+  'credential.none_chosen',
+  'credential.not_found',
+  'credential.not_usable',
+  'region.not_allowed',
+  'model.foreign_arn',
+]);
+
+/**
+ * Everything before the first byte goes to AWS: with which keys, at most how much, and may it. Merchant and credential are taken from
+ * memory; the statement that admits the call compares them with what holds, and a refusal is looked at once more with what is read anew.
+ */
+export class Admission {
+  readonly #parts: AdmissionParts;
+
+  constructor(parts: AdmissionParts) {
+    this.#parts = parts;
+  }
+
+  /** @throws ServiceError of resolving, of the body, and of Ledger.open. Nothing was sent then. */
+  async admit(paid: PaidCall): Promise<Admitted> {
+    try {
+      return await this.#admit(paid);
+    } catch (error) {
+      const stale =
+        error instanceof StaleMerchant || (error instanceof ServiceError && MAY_BE_STALE.has(error.code));
+      if (!stale) throw error;
+      const merchant = await this.#parts.merchants.find(paid.merchant.id);
+      if (merchant?.status !== 'active') throw error;
+      return this.#admit({ ...paid, merchant, anew: true });
+    }
+  }
+
+  async #admit(paid: PaidCall): Promise<Admitted> {
+    const { resolver, ledger, prices } = this.#parts;
+    const model = parseModelId(paid.modelId);
+    const headers = requestHeadersForAws(paid.headers, paid.operation);
+    const endUser = endUserOf(paid);
+    const resolved = await resolver.resolve(paid);
+    assertModelInScope(model, resolved);
+    const bounded = boundOf(paid, resolved.region, prices);
+    const call = await ledger.open(paid.merchant.id, {
+      ...this.#intentOf(paid, resolved),
+      baseModelId: bounded.baseModelId,
+      bound: bounded.bound,
+      ...(endUser !== undefined && { endUser }),
+      ...idempotencyOf(paid),
+    });
+    try {
+      const { images } = bounded.request.bound;
+      return { call, resolved, images, ...outgoing(paid, call, bounded, headers) };
+    } catch (error) {
+      await call.resolve({ state: 'void', reason: 'never sent', upstream: {} });
+      throw error;
+    }
+  }
+
+  #intentOf(paid: PaidCall, resolved: ResolvedCredential): Omit<CallIntent, 'bound'> {
+    const invocation = paid.headers['amz-sdk-invocation-id'];
+    return {
+      operation: paid.operation,
+      modelId: paid.modelId,
+      region: resolved.region,
+      source: resolved.source,
+      subject: paid.principal.subject,
+      requestId: paid.actor.requestId,
+      deadlineSeconds: this.#parts.totalTimeoutMs / 1_000 + DEADLINE_MARGIN_SECONDS,
+      merchantRevision: paid.merchant.revision,
+      ...(resolved.accountId !== undefined && { accountId: resolved.accountId }),
+      ...(resolved.credentialId !== undefined && { credentialId: resolved.credentialId }),
+      ...(resolved.version !== undefined && { credentialVersion: resolved.version }),
+      ...(paid.principal.apiKeyId !== undefined && { apiKeyId: paid.principal.apiKeyId }),
+      ...(typeof invocation === 'string' && UUID.test(invocation) && { clientInvocationId: invocation }),
+    };
+  }
+}
+
+/**
+ * The bytes and headers to send. Every call carries its id to AWS, where the model invocation logs keep it: by that a call whose answer was
+ * lost is found again. In Converse it is a member of the body, else a header.
+ */
+function outgoing(
+  { operation }: PaidCall,
+  call: OpenCall,
+  { request }: BoundedRequest,
+  headers: Record<string, string>,
+): Pick<Admitted, 'headers' | 'body'> {
+  if (operation === 'count-tokens') return { headers, body: request.encode({}) };
+  const metadata = { merchantBedrockCall: call.id };
+  const body = request.encode({
+    metadata,
+    ...(call.maxTokens !== undefined && { maxTokens: call.maxTokens }),
+  });
+  const inBody = operation === 'converse' || operation === 'converse-stream';
+  return {
+    body,
+    headers: inBody ? headers : { ...headers, 'x-amzn-bedrock-request-metadata': JSON.stringify(metadata) },
+  };
+}
+
+/** @throws ServiceError request.invalid */
+function endUserOf({ headers }: PaidCall): string | undefined {
+  const value = headers['x-bedrock-end-user'];
+  if (value === undefined) return undefined;
+  if (typeof value === 'string' && END_USER.test(value)) return value;
+  throw new ServiceError(
+    'request.invalid',
+    'x-bedrock-end-user must be at most 128 characters of A-Z, a-z, 0-9 and ._:@+-, with no more than 32 letters and digits in a row, or a hash in hex.',
+  );
+}
+
+/** @throws ServiceError request.invalid */
+function idempotencyOf({ headers, operation, modelId, body }: PaidCall): Pick<CallIntent, 'idempotency'> {
+  const key = headers['idempotency-key'];
+  if (key === undefined) return {};
+  if (typeof key !== 'string' || !IDEMPOTENCY_KEY.test(key))
+    throw new ServiceError('request.invalid', 'Idempotency-Key must be 1 to 255 visible ASCII characters.');
+  const keyHash = createHash('sha256').update(key).digest('hex');
+  const bodyHash = createHash('sha256').update(`${operation}\n${modelId}\n`).update(body).digest('hex');
+  return { idempotency: { keyHash, bodyHash } };
+}

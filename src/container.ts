@@ -22,6 +22,7 @@ import { systemClock } from './domain/clock.ts';
 import type { Clock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
+import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -91,6 +92,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const prices = new Prices(new PriceStore(database), base.clock);
   await prices.refresh();
   const { runtime, models } = buildBedrock(config, base);
+  const modelsBehind = new ModelsBehind({ models, clock: base.clock });
   const ledger = new Ledger(ledgerStore, {
     settleRetryDelaysMs: [50, 200, 1_000, 3_000],
     onUnsettled: (callId, error) => {
@@ -103,7 +105,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     audit,
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
     gateway: new Gateway(
-      new Admission({ ...config, ...credentials, ledger, merchants, prices }),
+      new Admission({ ...config, ...credentials, ledger, merchants, prices, modelsBehind }),
       runtime,
       config,
     ),
@@ -134,7 +136,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     services,
     ledgerStore,
     prices,
-    closers: [runtime, models, ...closers, merchants, database],
+    closers: [runtime, modelsBehind, models, ...closers, merchants, database],
   });
 }
 

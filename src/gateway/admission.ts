@@ -11,6 +11,7 @@ import { StaleMerchant } from '../ledger/refusals.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
+import type { ModelsBehind } from './models-behind.ts';
 import type { PaidCall } from './paid-call.ts';
 
 export interface AdmissionParts {
@@ -18,6 +19,7 @@ export interface AdmissionParts {
   ledger: Ledger;
   merchants: Merchants;
   prices: PriceLookup;
+  modelsBehind: ModelsBehind;
   /** Longest call in all. Milliseconds. */
   totalTimeoutMs: number;
 }
@@ -83,7 +85,8 @@ export class Admission {
     const endUser = endUserOf(paid);
     const resolved = await resolver.resolve(paid);
     assertModelInScope(model, resolved);
-    const bounded = boundOf(paid, resolved.region, prices);
+    const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved);
+    const bounded = boundOf(paid, reached, resolved.region, prices);
     const call = await ledger.open(paid.merchant.id, {
       ...this.#intentOf(paid, resolved),
       baseModelId: bounded.baseModelId,

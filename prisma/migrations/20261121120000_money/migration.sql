@@ -73,7 +73,7 @@ CREATE TABLE prices (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   model_id text NOT NULL,
   region text NOT NULL,
-  profile text NOT NULL CHECK (profile IN ('in-region', 'geographic', 'global')),
+  profile text NOT NULL CHECK (profile IN ('in-region', 'geographic', 'global', 'provisioned')),
   tier text NOT NULL CHECK (tier IN ('standard', 'priority', 'flex', 'latency-optimized')),
   valid_from timestamptz(3) NOT NULL,
   revision integer NOT NULL DEFAULT 1 CHECK (revision > 0),

@@ -16,6 +16,7 @@ const DEFINERS = [
   'held_processes',
   'ledger_hold',
   'ledger_make_partitions',
+  'ledger_rerate',
   'ledger_settle',
   'ledger_sweep',
   'merchant_change',
@@ -23,6 +24,7 @@ const DEFINERS = [
   'ops_merchants',
   'ops_usage',
   'plan_create',
+  'prices_import',
   'process_alive',
 ];
 const WRITTEN_BY_FUNCTIONS_ONLY = ['calls', 'usage_days', 'audit_events', 'audit_heads', 'operator_keys'];

@@ -1,5 +1,31 @@
 -- The life of the price book: files are imported, and calls of a time are rated again by the prices that are in force now.
 
+-- Exact at any height: numeric division keeps 16 significant digits, so that from $1,000 on a part of a nano-dollar could be lost before ceil
+-- saw it. div is whole-number division.
+CREATE OR REPLACE FUNCTION cost_of(p prices, input bigint, output bigint, cache_read bigint, cache_write_5m bigint, cache_write_1h bigint, images integer)
+  RETURNS bigint LANGUAGE sql IMMUTABLE
+  AS $$
+    SELECT div(
+        CASE WHEN input = 0 THEN 0 ELSE input::numeric * coalesce(p.input, p.embedding) END
+      + CASE WHEN output = 0 THEN 0 ELSE output::numeric * p.output END
+      + CASE WHEN cache_read = 0 THEN 0 ELSE cache_read::numeric * p.cache_read END
+      + CASE WHEN cache_write_5m = 0 THEN 0 ELSE cache_write_5m::numeric * p.cache_write_5m END
+      + CASE WHEN cache_write_1h = 0 THEN 0 ELSE cache_write_1h::numeric * p.cache_write_1h END
+      + CASE WHEN images = 0 THEN 0 ELSE images::numeric * p.image END
+      + coalesce(p.request, 0) + 999999, 1000000)::bigint
+    WHERE p.id IS NOT NULL
+  $$;
+
+CREATE OR REPLACE FUNCTION with_hold(i call_intent, p_output bigint) RETURNS call_intent LANGUAGE plpgsql IMMUTABLE
+  AS $$
+  BEGIN
+    i.output_tokens := p_output;
+    i.hold_tokens := i.input_tokens + p_output;
+    i.hold_nano := i.input_nano + div(p_output::numeric * i.output_nano_per_million + 999999, 1000000)::bigint;
+    RETURN i;
+  END
+  $$;
+
 -- The price in force at a moment: of the region itself, else of every region; each key in its latest revision, the latest key that began.
 -- PriceBook.find (src/ledger/price-book.ts) answers the same.
 CREATE FUNCTION price_in_force(p_model text, p_region text, p_profile text, p_tier text, p_at timestamptz) RETURNS SETOF prices LANGUAGE sql STABLE
@@ -30,6 +56,7 @@ CREATE FUNCTION prices_import(p_rows jsonb, p_book bigint, p_digest text, p_acto
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   DECLARE
+    beside CONSTANT text[] := '{id, revision, withdrawn, imported_by, imported_at}';
     done jsonb;
   BEGIN
     PERFORM set_config('app.merchant_id', '~system', true);
@@ -38,21 +65,19 @@ CREATE FUNCTION prices_import(p_rows jsonb, p_book bigint, p_digest text, p_acto
     IF p_book <> (SELECT coalesce(max(id), 0) FROM prices) THEN
       RETURN NULL;
     END IF;
-    WITH given AS (
-      SELECT g.* FROM jsonb_populate_recordset(NULL::prices, p_rows) AS g),
-    latest AS (
-      SELECT DISTINCT ON (model_id, region, profile, tier, valid_from) *
-      FROM prices ORDER BY model_id, region, profile, tier, valid_from, revision DESC),
+    WITH latest AS (
+      SELECT DISTINCT ON (p.model_id, p.region, p.profile, p.tier, p.valid_from) p
+      FROM prices p ORDER BY p.model_id, p.region, p.profile, p.tier, p.valid_from, p.revision DESC),
     steps AS MATERIALIZED (
-      SELECT CASE WHEN g.model_id IS NULL THEN 'removed' WHEN l.id IS NULL OR l.withdrawn THEN 'added' ELSE 'changed' END AS kind,
-        CASE WHEN g.model_id IS NULL THEN l ELSE g END AS row, coalesce(l.revision, 0) + 1 AS revision
-      FROM given AS g
-      FULL JOIN latest AS l ON (l.model_id, l.region, l.profile, l.tier, l.valid_from) = (g.model_id, g.region, g.profile, g.tier, g.valid_from)
-      WHERE CASE WHEN g.model_id IS NULL THEN NOT l.withdrawn ELSE l.id IS NULL OR l.withdrawn
-        OR (g.input, g.output, g.cache_read, g.cache_write_5m, g.cache_write_1h, g.image, g.embedding, g.request,
-            g.context_tokens, g.max_output_tokens, g.source, g.source_date)
-          IS DISTINCT FROM (l.input, l.output, l.cache_read, l.cache_write_5m, l.cache_write_1h, l.image, l.embedding, l.request,
-            l.context_tokens, l.max_output_tokens, l.source, l.source_date) END),
+      SELECT k.kind, CASE k.kind WHEN 'removed' THEN l.p ELSE g END AS row, coalesce((l.p).revision, 0) + 1 AS revision
+      FROM jsonb_populate_recordset(NULL::prices, p_rows) AS g
+      FULL JOIN latest AS l
+        ON ((l.p).model_id, (l.p).region, (l.p).profile, (l.p).tier, (l.p).valid_from) = (g.model_id, g.region, g.profile, g.tier, g.valid_from)
+      CROSS JOIN LATERAL (SELECT CASE
+        WHEN g.model_id IS NULL THEN CASE WHEN NOT (l.p).withdrawn THEN 'removed' END
+        WHEN (l.p).id IS NULL OR (l.p).withdrawn THEN 'added'
+        WHEN to_jsonb(l.p) - beside <> to_jsonb(g) - beside THEN 'changed' END) AS k (kind)
+      WHERE k.kind IS NOT NULL),
     written AS (
       INSERT INTO prices (model_id, region, profile, tier, valid_from, revision, withdrawn, input, output, cache_read, cache_write_5m,
         cache_write_1h, image, embedding, request, context_tokens, max_output_tokens, source, source_date, imported_by)

@@ -37,6 +37,8 @@ const BOOK = Prisma.sql`
         FROM prices ORDER BY model_id, region, profile, tier, valid_from, revision DESC) AS latest
   WHERE NOT withdrawn`;
 
+const KEY = Prisma.sql`model_id, region, profile, tier, valid_from`;
+
 /** The price book in Postgres. */
 export class PriceStore {
   readonly #database: Database;
@@ -45,9 +47,9 @@ export class PriceStore {
     this.#database = database;
   }
 
-  /** Every price that was not withdrawn, each in its latest revision. */
+  /** Every price that was not withdrawn, each in its latest revision, by key. */
   async all(): Promise<StoredPrice[]> {
-    return (await this.#database.query<Row>(BOOK)).map(toPrice);
+    return (await this.#database.query<Row>(Prisma.sql`${BOOK} ORDER BY ${KEY}`)).map(toPrice);
   }
 
   /**
@@ -63,8 +65,8 @@ export class PriceStore {
     const rows = await this.#database.query<BookedRow>(Prisma.sql`
       SELECT * FROM (${BOOK}) AS book
       WHERE (${modelId ?? null}::text IS NULL OR model_id = ${modelId ?? null}) AND (${after ?? null}::bigint IS NULL
-        OR (model_id, region, profile, tier, valid_from) > (SELECT p.model_id, p.region, p.profile, p.tier, p.valid_from FROM prices p WHERE p.id = ${after ?? null}))
-      ORDER BY model_id, region, profile, tier, valid_from LIMIT ${limit + 1}::integer`);
+        OR (${KEY}) > (SELECT p.model_id, p.region, p.profile, p.tier, p.valid_from FROM prices p WHERE p.id = ${after ?? null}))
+      ORDER BY ${KEY} LIMIT ${limit + 1}::integer`);
     const items = rows.slice(0, limit).map((row) => ({
       ...toPrice(row),
       revision: row.revision,

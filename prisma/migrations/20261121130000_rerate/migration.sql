@@ -60,8 +60,9 @@ CREATE FUNCTION prices_import(p_rows jsonb, p_book bigint, p_digest text, p_acto
     done jsonb;
   BEGIN
     PERFORM set_config('app.merchant_id', '~system', true);
-    -- The head of the operators' chain, locked (and made, where this is its first event): it orders two imports.
-    PERFORM audit_append_all('~system', '{}');
+    -- The head of the operators' chain first, made where this is its first event: it orders two imports.
+    INSERT INTO audit_heads VALUES ('~system', 0, decode(repeat('00', 32), 'hex')) ON CONFLICT DO NOTHING;
+    PERFORM 1 FROM audit_heads h WHERE h.merchant_id = '~system' FOR UPDATE;
     IF p_book <> (SELECT coalesce(max(id), 0) FROM prices) THEN
       RETURN NULL;
     END IF;
@@ -87,8 +88,8 @@ CREATE FUNCTION prices_import(p_rows jsonb, p_book bigint, p_digest text, p_acto
       FROM steps AS s)
     SELECT jsonb_build_object('added', count(*) FILTER (WHERE kind = 'added'), 'changed', count(*) FILTER (WHERE kind = 'changed'),
       'removed', count(*) FILTER (WHERE kind = 'removed')) INTO done FROM steps;
-    PERFORM audit_append_all('~system', ARRAY[
-      ROW(p_actor, 'prices.imported', 'prices', 'allowed', p_request_id, (done || jsonb_build_object('digest', p_digest))::text)::audit_entry]);
+    PERFORM audit_append_all(ARRAY[
+      ROW('~system', p_actor, 'prices.imported', 'prices', 'allowed', p_request_id, (done || jsonb_build_object('digest', p_digest))::text)::audit_entry]);
     PERFORM set_config('app.merchant_id', '', true);
     RETURN done;
   END
@@ -121,10 +122,10 @@ CREATE FUNCTION ledger_rerate(p_merchant text, p_from timestamptz, p_to timestam
       RETURN;
     END IF;
     WITH page AS MATERIALIZED (
-      -- An id is made just after the moment that created_at names; the bounds on it say which partitions.
+      -- The bounds on the id say which partitions. They are wider: created_at is a moment before the id was made, and clocks are set.
       SELECT c FROM calls AS c
       WHERE c.merchant_id = p_merchant AND c.state = 'settled' AND c.created_at >= p_from AND c.created_at < p_to
-        AND c.id >= uuid_v7_floor(p_from) AND c.id < uuid_v7_floor(p_to + interval '10 minutes')
+        AND c.id >= uuid_v7_floor(p_from - interval '10 minutes') AND c.id < uuid_v7_floor(p_to + interval '10 minutes')
         AND c.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000')
       ORDER BY c.id LIMIT p_limit),
     rated AS MATERIALIZED (
@@ -150,7 +151,7 @@ CREATE FUNCTION ledger_rerate(p_merchant text, p_from timestamptz, p_to timestam
       CASE WHEN count(*) = p_limit THEN (max((r.c).id::text))::uuid END
       INTO calls, corrected, delta_nano, without_price, next FROM rated AS r;
     IF corrected > 0 AND NOT p_dry_run THEN
-      PERFORM audit_append_all(p_merchant, ARRAY[ROW(p_actor, 'calls.rerated', 'merchant/' || p_merchant, 'allowed', p_request_id,
+      PERFORM audit_append_all(ARRAY[ROW(p_merchant, p_actor, 'calls.rerated', 'merchant/' || p_merchant, 'allowed', p_request_id,
         jsonb_build_object('from', to_json(p_from), 'to', to_json(p_to), 'corrected', corrected, 'deltaNanoUsd', delta_nano, 'reason', p_reason)::text)::audit_entry]);
     END IF;
     PERFORM set_config('app.merchant_id', '', true);

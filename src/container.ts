@@ -88,8 +88,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
   const ledgerStore = new LedgerStore(database, { processId: randomUUID(), lanes: LEDGER_LANES });
   await ledgerStore.makePartitions(12);
-  const priceStore = new PriceStore(database);
-  const prices = new Prices(priceStore, base.clock);
+  const prices = new Prices(new PriceStore(database), base.clock);
   await prices.refresh();
   const { runtime, models } = buildBedrock(config, base);
   const ledger = new Ledger(ledgerStore, {
@@ -117,7 +116,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     models,
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
-    priceStore,
+    priceStore: new PriceStore(database),
     ...credentials,
     usage: new UsageStore(database),
   };

@@ -381,6 +381,8 @@ async function newMerchant(): Promise<MerchantId> {
 interface TestCall {
   modelId: string;
   region: string;
+  /** The moment in its id, where a clock was set between the two; else that of the call. */
+  idMs?: number;
   tier: 'standard' | 'priority';
   atMs: number;
   usage: TokenCounts & { images: number };
@@ -399,11 +401,11 @@ const call = (more: Partial<TestCall> = {}): TestCall => ({
 /** A held call that was admitted at its moment by the price of the book as it is now. */
 async function hold(
   merchantId: MerchantId,
-  { modelId, region, tier, atMs, endUser }: TestCall,
+  { modelId, region, tier, atMs, idMs = atMs, endUser }: TestCall,
 ): Promise<CallId> {
   const base = profileOf(modelId);
   const found = new PriceBook(await prices.all()).find({ ...base, region, tier }, atMs);
-  const id = `${atMs.toString(16).padStart(12, '0')}7000${randomBytes(8).toString('hex')}`;
+  const id = `${idMs.toString(16).padStart(12, '0')}7000${randomBytes(8).toString('hex')}`;
   await admin.query(
     `INSERT INTO calls (merchant_id, id, state, operation, model_id, base_model_id, region, credential_source, subject, request_id, created_at,
        deadline, tier, price_id, end_user, hold_tokens, hold_nano)
@@ -606,6 +608,14 @@ describe('rating again', () => {
     expect(new Set((await correctionsOf(merchantId)).map((row) => row['call_id']))).toEqual(new Set(inside));
     expect(await correctionsOf(other)).toEqual([]);
     expect(await rerate('nobody-here' as MerchantId)).toBeUndefined();
+  });
+
+  test('finds a call whose id was made by a clock that was set meanwhile', async () => {
+    const merchantId = await newMerchant();
+    for (const seconds of [-300, 300])
+      await settle(merchantId, call({ idMs: START + seconds * 1_000, atMs: START }));
+    await importBook([price({ input: 1_000_000n })]);
+    expect(await rerate(merchantId, { to: new Date(START + 1) })).toMatchObject({ calls: 2, corrected: 2 });
   });
 
   test('leaves a call as it stands when its price is withdrawn, or has no price for a kind it used', async () => {

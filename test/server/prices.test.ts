@@ -166,7 +166,8 @@ describe('the book', () => {
     await fc.assert(
       fc.asyncProperty(
         anyBook,
-        anyBook,
+        // Dense ones, so that a region has a price of its own and a later one is for every region.
+        fc.oneof(anyBook, fullBook),
         fc.array(query, { minLength: 40, maxLength: 40 }),
         async (first, second, queries) => {
           await importBook(first);
@@ -185,6 +186,26 @@ describe('the book', () => {
       { numRuns: 25 },
     );
     expect(found).toBeGreaterThan(0);
+  });
+
+  test("a region's own price is in force there, also when a later one is for every region", async () => {
+    await importBook([
+      price({ input: 1n }, { region: 'eu-west-1' }),
+      price({ input: 2n }, { validFromMs: START + HOUR }),
+    ]);
+    const book = new PriceBook(await prices.all());
+    for (const [region, input] of [
+      ['eu-west-1', 1n],
+      ['us-east-1', 2n],
+    ] as const) {
+      const asked = { modelId: MODEL, region, profile: 'in-region', tier: 'standard' } as const;
+      expect(book.find(asked, START + HOUR)?.nanoUsdPerMillion).toEqual({ input });
+      const found = await rowsOf(
+        `SELECT input FROM price_in_force($1, $2, 'in-region', 'standard', to_timestamp($3))`,
+        [MODEL, region, (START + HOUR) / 1_000],
+      );
+      expect(found).toEqual([{ input: input.toString() }]);
+    }
   });
 
   test('keeps every revision: changed, withdrawn, back again; each says who', async () => {
@@ -693,9 +714,24 @@ describe('rating again', () => {
     const merchantId = await newMerchant();
     for (let index = 0; index < 20; index += 1) await settle(merchantId, call({ atMs: START + index }));
     await importBook([price({ input: 1_000_000n })]);
-    const done = await Promise.all([1, 2, 3, 4].map(() => rerate(merchantId)));
+    // Their sums are locked, so that none is done before all have begun.
+    await admin.query('BEGIN');
+    await admin.query('SELECT 1 FROM usage_days WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
+    const rerates = Promise.all([1, 2, 3, 4].map(() => rerate(merchantId)));
+    while ((await waiting()) < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+    await admin.query('COMMIT');
+    const done = await rerates;
     expect(done.map((one) => one?.corrected).sort()).toEqual([0, 0, 0, 20]);
     expect(await correctionsOf(merchantId)).toHaveLength(20);
     expect(await differences(merchantId)).toEqual([]);
   });
+
+  /** How many connections to this database wait for a lock. */
+  async function waiting(): Promise<number> {
+    await admin.query('SELECT pg_stat_clear_snapshot()');
+    const rows = await rowsOf(
+      `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+    );
+    return rows.length;
+  }
 });

@@ -24,6 +24,8 @@ const MODEL = 'maker.model-v1:0';
 const HOUR = 3_600_000;
 /** Months are there for a year from now on, so calls of these tests begin tomorrow. */
 const START = Math.ceil(Date.now() / HOUR) * HOUR + 24 * HOUR;
+/** To look for a smaller counterexample takes longer than a test may, and its failure would be the time and not what is wrong. */
+const AT_FIRST_FAILURE = { endOnFailure: true } as const;
 const NO_USAGE = { input: 0, output: 0, cacheRead: 0, cacheWrite5m: 0, cacheWrite1h: 0, images: 0 };
 
 let database: TestDatabase & AsyncDisposable;
@@ -150,7 +152,7 @@ describe('the book', () => {
         // A second time there is nothing to do.
         expect(await importBook(second)).toEqual({ added: 0, changed: 0, removed: 0 });
       }),
-      { numRuns: 25 },
+      { numRuns: 25, ...AT_FIRST_FAILURE },
     );
   });
 
@@ -183,7 +185,7 @@ describe('the book', () => {
           expect(rows.map(({ id }) => id)).toEqual(expected);
         },
       ),
-      { numRuns: 25 },
+      { numRuns: 25, ...AT_FIRST_FAILURE },
     );
     expect(found).toBeGreaterThan(0);
   });
@@ -312,7 +314,7 @@ describe('what a call costs', () => {
         );
         expect(rows.map(({ cost }) => cost)).toEqual(costs.map((cost) => cost?.toString() ?? null));
       }),
-      { numRuns: 40 },
+      { numRuns: 40, ...AT_FIRST_FAILURE },
     );
     expect(seen.priced).toBeGreaterThan(100);
     expect(seen.unpriced).toBeGreaterThan(100);
@@ -352,7 +354,7 @@ describe('what a call costs', () => {
           bounds.map(({ bound }) => bound.totalNanoUsd.toString()),
         );
       }),
-      { numRuns: 20 },
+      { numRuns: 20, ...AT_FIRST_FAILURE },
     );
   });
 
@@ -557,10 +559,10 @@ describe('rating again', () => {
           ).length;
         },
       ),
-      { numRuns: 20 },
+      { numRuns: 20, ...AT_FIRST_FAILURE },
     );
     for (const seen of Object.values(wanted)) expect(seen).toBeGreaterThan(10);
-  });
+  }, 120_000);
 
   const auditOf = (merchantId: MerchantId) =>
     rowsOf(

@@ -118,6 +118,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     models,
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
+    priceStore: new PriceStore(database),
     ...credentials,
     usage: new UsageStore(database),
   };

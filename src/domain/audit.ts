@@ -18,6 +18,7 @@ export const AUDIT_ACTIONS = [
   'plan.created',
   'merchant.updated',
   'prices.imported',
+  'calls.rerated',
   'access.denied',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

@@ -17,6 +17,7 @@ import { opsAudit } from './handlers/ops/audit.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
+import { opsPrices } from './handlers/ops/prices.ts';
 import { updateMerchant } from './handlers/ops/update-merchant.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
@@ -69,6 +70,7 @@ export const ROUTES: readonly Route[] = [
   route('PATCH', '/api/ops/merchants/:id', 'ops:merchants:write', updateMerchant),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
+  route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 

@@ -8,6 +8,7 @@ import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
+import type { PriceStore } from '../ledger/price-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
@@ -32,6 +33,7 @@ export interface Services {
   onboarding: Onboarding;
   /** The table of routes as OpenAPI, made once. */
   openApi: object;
+  priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
   sessions: Sessions;
   usage: UsageStore;

@@ -58,6 +58,9 @@ export interface Price extends PriceQuery {
 /** A price with the id of its row, which the ledger keeps beside each call. */
 export type StoredPrice = Price & { id: bigint };
 
+/** A price with its history: a price that is corrected under the same key is the next revision. */
+export type BookedPrice = StoredPrice & { revision: number; importedBy: string; importedAt: string };
+
 /** Nine digits on either side: what fits into a bigint of the database. */
 const DOLLARS = /^(0|[1-9]\d{0,8})(?:\.(\d{1,9}))?$/;
 

@@ -14,6 +14,7 @@ const DEFINERS = [
   'find_operator_key',
   'ledger_hold',
   'ledger_make_partitions',
+  'ledger_rerate',
   'ledger_settle',
   'ledger_sweep',
   'merchant_change',
@@ -21,6 +22,7 @@ const DEFINERS = [
   'ops_merchants',
   'ops_usage',
   'plan_create',
+  'prices_import',
   'process_alive',
 ];
 /** Those that see past the tenant, because a batch holds calls of many merchants. */

@@ -36,6 +36,7 @@ import { Ledger } from './ledger/ledger.ts';
 import { PriceStore } from './ledger/price-store.ts';
 import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
+import { UsageVerifyStore } from './ledger/usage-verify-store.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
@@ -118,6 +119,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     ...credentials,
     usage: new UsageStore(database),
+    usageVerify: new UsageVerifyStore(database),
   };
   const verify = newBearerVerifier({
     apiKeys,

@@ -18,12 +18,15 @@ import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
 import { updateMerchant } from './handlers/ops/update-merchant.ts';
+import { opsUsageVerify } from './handlers/ops/usage-verify.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
 import { openapi } from './handlers/service/openapi.ts';
 import { readyz } from './handlers/service/readyz.ts';
+import { usageExport } from './handlers/usage/export.ts';
 import { usageRecords } from './handlers/usage/records.ts';
 import { usageReport } from './handlers/usage/report.ts';
+import { usageVerify } from './handlers/usage/verify.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
@@ -56,6 +59,8 @@ export const ROUTES: readonly Route[] = [
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
+  route('GET', `${M}/usage/export`, 'usage:read', usageExport),
+  route('GET', `${M}/usage/verify`, 'usage:read', usageVerify),
   route('GET', `${M}/limits`, 'usage:read', getLimits),
   route('PUT', `${M}/limits`, 'limits:write', putLimits),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
@@ -70,6 +75,7 @@ export const ROUTES: readonly Route[] = [
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
+  route('GET', '/api/ops/usage/verify', 'ops:usage:read', opsUsageVerify),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 
   route('GET', '/livez', 'public', livez),

@@ -36,9 +36,7 @@ export const usageSums = {
   costNanoUsd: z.int(),
   correctionNanoUsd: z.int(),
   totalNanoUsd: z.int(),
-  latencyMs: z
-    .object({ mean: z.number(), p50: z.number(), p90: z.number(), p99: z.number() })
-    .nullable(),
+  latencyMs: z.object({ mean: z.number(), p50: z.number(), p90: z.number(), p99: z.number() }).nullable(),
 };
 
 export function page<T extends z.ZodType>(item: T) {

@@ -1,8 +1,8 @@
 import type { MerchantId } from '../domain/ids.ts';
-import { Prisma } from '../generated/prisma/client.ts';
+import type { Prisma } from '../generated/prisma/client.ts';
 import type { Call } from '../generated/prisma/client.ts';
 import type { Tx } from '../persistence/database.ts';
-import type { Page, RecordFilter, UsageRecord } from './usage.ts';
+import type { Correction, Page, RecordFilter, UsageRecord } from './usage.ts';
 
 /** Rows that one page looks at, at most. */
 const SCAN_MAX = 2_000;
@@ -58,6 +58,8 @@ export interface PageQuery {
   /** By id (UUIDv7), which is the order of time. */
   order: 'newest first' | 'oldest first';
   filter: RecordFilter;
+  /** Only ids up to this one. */
+  upTo?: string;
 }
 
 /**
@@ -65,7 +67,11 @@ export interface PageQuery {
  * and `unknown` has an index in the same order. Everything else is compared row by row among the next SCAN_MAX rows of that order: where fewer
  * match than a page takes, the page is shorter, even empty, and its cursor goes on behind the last row that was looked at.
  */
-export async function recordPage(tx: Tx, merchantId: MerchantId, query: PageQuery): Promise<Page<UsageRecord>> {
+export async function recordPage(
+  tx: Tx,
+  merchantId: MerchantId,
+  query: PageQuery,
+): Promise<Page<UsageRecord>> {
   const { limit, order, filter } = query;
   const newestFirst = order === 'newest first';
   const edge = isSelective(filter) ? await scanEdge(tx, merchantId, query) : undefined;
@@ -73,14 +79,7 @@ export async function recordPage(tx: Tx, merchantId: MerchantId, query: PageQuer
     where: {
       merchantId,
       id: { ...idBounds(query), ...(edge !== undefined && { [newestFirst ? 'gte' : 'lte']: edge }) },
-      createdAt: {
-        ...(filter.from !== undefined && { gte: startOf(filter.from) }),
-        ...(filter.to !== undefined && { lt: startOf(filter.to) }),
-      },
-      ...(filter.state !== undefined && { state: filter.state }),
-      ...(filter.model !== undefined && { modelId: filter.model }),
-      ...(filter.apiKey !== undefined && { apiKeyId: filter.apiKey }),
-      ...(filter.endUser !== undefined && { endUser: filter.endUser }),
+      ...columnsOf(filter),
     },
     orderBy: { id: newestFirst ? 'desc' : 'asc' },
     take: limit + 1,
@@ -91,25 +90,52 @@ export async function recordPage(tx: Tx, merchantId: MerchantId, query: PageQuer
   return nextCursor === undefined ? { items } : { items, nextCursor };
 }
 
+/** An id after all that this transaction can see. */
+export async function lastId(tx: Tx): Promise<string> {
+  const rows = await tx.$queryRaw<{ id: string }[]>`SELECT uuid_v7()::text AS id`;
+  return rows[0]?.id ?? '';
+}
+
+/** What was found of some calls since they were charged, oldest first. */
+export async function correctionsOf(
+  tx: Tx,
+  merchantId: MerchantId,
+  records: readonly UsageRecord[],
+): Promise<Correction[]> {
+  const rows = await tx.$queryRaw<(Omit<Correction, 'createdAt'> & { createdAt: Date })[]>`
+    SELECT call_id::text AS "callId", price_id::text AS "priceId", delta_nano::text AS "deltaNanoUsd", reason, created_at AS "createdAt"
+    FROM corrections WHERE merchant_id = ${merchantId} AND call_id = ANY (${records.map(({ id }) => id)}::uuid[]) ORDER BY id`;
+  return rows.map((row) => ({ ...row, createdAt: row.createdAt.toISOString() }));
+}
+
 /** Whether rows of the key's order may be passed over. */
 function isSelective({ state, model, apiKey, endUser }: RecordFilter): boolean {
   return [state, model, apiKey, endUser].some((value) => value !== undefined);
 }
 
+function columnsOf({ state, model, apiKey, endUser, from, to }: RecordFilter): Prisma.CallWhereInput {
+  return {
+    createdAt: {
+      ...(from !== undefined && { gte: startOf(from) }),
+      ...(to !== undefined && { lt: startOf(to) }),
+    },
+    ...(state !== undefined && { state }),
+    ...(model !== undefined && { modelId: model }),
+    ...(apiKey !== undefined && { apiKeyId: apiKey }),
+    ...(endUser !== undefined && { endUser }),
+  };
+}
+
 /** The last id that this page looks at; undefined when it looks at all that are left. */
-async function scanEdge(
-  tx: Tx,
-  merchantId: MerchantId,
-  { after, order, filter }: PageQuery,
-): Promise<string | undefined> {
+async function scanEdge(tx: Tx, merchantId: MerchantId, query: PageQuery): Promise<string | undefined> {
   const rows = await tx.call.findMany({
     where: {
       merchantId,
-      id: idBounds({ after, order, filter }),
+      id: idBounds(query),
       // As it stands in the index: the rest of the filter may pass over rows, this one may not.
-      ...(filter.state === 'unknown' && { state: 'unknown' }),
+      ...(query.filter.state === 'unknown' && { state: 'unknown' }),
     },
-    orderBy: { id: order === 'newest first' ? 'desc' : 'asc' },
+    orderBy: { id: query.order === 'newest first' ? 'desc' : 'asc' },
     skip: SCAN_MAX - 1,
     take: 1,
     select: { id: true },
@@ -118,7 +144,7 @@ async function scanEdge(
 }
 
 /** The part of the key, cursor included, in which all that is asked for lies. Partitions outside of it are not looked at. */
-function idBounds({ after, order, filter }: Omit<PageQuery, 'limit'>): Prisma.UuidFilter<'Call'> {
+function idBounds({ after, order, filter, upTo }: PageQuery): Prisma.UuidFilter<'Call'> {
   const newestFirst = order === 'newest first';
   const from = filter.from === undefined ? undefined : firstIdOf(startOf(filter.from), -ID_SLACK_MS);
   const to = filter.to === undefined ? undefined : firstIdOf(startOf(filter.to), ID_SLACK_MS);
@@ -127,6 +153,7 @@ function idBounds({ after, order, filter }: Omit<PageQuery, 'limit'>): Prisma.Uu
   return {
     ...(above !== undefined && (above === after ? { gt: above } : { gte: above })),
     ...(below !== undefined && { lt: below }),
+    ...(upTo !== undefined && { lte: upTo }),
   };
 }
 

@@ -2,12 +2,13 @@ import { ServiceError } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database, Tx } from '../persistence/database.ts';
-import { recordPage } from './usage-record-store.ts';
+import { correctionsOf, lastId, recordPage } from './usage-record-store.ts';
 import { SUM_COLUMNS, toSums } from './usage-sums.ts';
 import type { SumRow } from './usage-sums.ts';
 import { REPORT_GROUPS_MAX } from './usage.ts';
 import type {
   DateSpan,
+  ExportPage,
   Forecast,
   MerchantUsage,
   OpsUsageGroup,
@@ -33,6 +34,8 @@ const GROUP_VALUES: Record<UsageGroup, string> = {
   day: 'd.day::text',
 };
 
+/** Records of a page of an export: some 500 KB as text. */
+const EXPORT_PAGE = 500;
 const BUCKETS = 40;
 /** Forty sums are several times faster than taking arrays apart, or adding them up in a function. */
 const SUMS = Prisma.raw(
@@ -56,7 +59,7 @@ interface Period extends DateSpan {
   until: string;
   elapsed: number;
 }
-type GroupRow = SumRow & { whole: number } & Record<`g${number}`, string | null>;
+type GroupRow = SumRow & { whole: number } & Record<`g${string}`, string | null>;
 /** Below this part of a period a forecast says more about its first hours than about its end. */
 const FORECAST_FROM = 0.1;
 
@@ -91,7 +94,7 @@ export class UsageStore {
         ...sums,
         forecast: forecastOf(period, sums),
         groups: groups.map((row) => ({
-          key: Object.fromEntries(groupBy.map((group, at) => [group, row[`g${at}`]])),
+          key: Object.fromEntries(groupBy.map((group, at) => [group, row[`g${String(at)}`]])),
           ...toSums(row),
         })),
       };
@@ -108,6 +111,29 @@ export class UsageStore {
     return this.#database.asTenant(merchantId, (tx) =>
       recordPage(tx, merchantId, { limit, after: before, order: 'newest first', filter }),
     );
+  }
+
+  /**
+   * The records of some days, oldest first, page by page; a page is read when it is asked for, in a transaction of its own, so nothing is held
+   * while a reader is slow. Ends with the calls there were at the start. What resolves meanwhile is shown as it is when its page is read.
+   */
+  async *pages(merchantId: MerchantId, days: DateSpan, size = EXPORT_PAGE): AsyncGenerator<ExportPage> {
+    const upTo = await this.#database.asTenant(merchantId, lastId);
+    let after: string | undefined;
+    do {
+      const page = await this.#database.asTenant(merchantId, async (tx) => {
+        const { items: records, nextCursor } = await recordPage(tx, merchantId, {
+          limit: size,
+          after,
+          order: 'oldest first',
+          filter: days,
+          upTo,
+        });
+        return { records, nextCursor, corrections: await correctionsOf(tx, merchantId, records) };
+      });
+      after = page.nextCursor;
+      yield page;
+    } while (after !== undefined);
   }
 
   /** All merchants or one, for operators: one page of sums, by merchant id and by the groups that are asked for. */
@@ -137,7 +163,8 @@ export class UsageStore {
         },
         ...toSums(row),
       })),
-      ...(rows.length > limit && last && { nextCursor: [last.merchant_id, last.model_id, last.day].join('|') }),
+      ...(rows.length > limit &&
+        last && { nextCursor: [last.merchant_id, last.model_id, last.day].join('|') }),
     };
   }
 }

@@ -138,6 +138,25 @@ export interface UsageRecord {
   timeToFirstByteMs: number | null;
 }
 
+/** What re-rating found of one call. */
+export interface Correction {
+  callId: string;
+  priceId: string;
+  /** Whole nano-USD as text; below zero where the call had cost too much. */
+  deltaNanoUsd: string;
+  reason: string;
+  createdAt: string;
+}
+
+/** A part of an export: records, oldest first, and what corrects them. */
+export interface ExportPage {
+  records: UsageRecord[];
+  corrections: Correction[];
+}
+
+export const EXPORT_FORMATS = ['csv', 'ndjson', 'focus'] as const;
+export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+
 export interface MerchantUsage extends UsageSums {
   merchantId: MerchantId;
   key: Partial<Record<OpsUsageGroup, string>>;

@@ -9,9 +9,15 @@ const query = z
     limit,
     cursor: z.uuid('is not one that this route gave out').toLowerCase().optional(),
     state: z.enum(['held', 'settled', 'void', 'unknown']).optional(),
-    model: z.string().min(1).max(2_048).optional(),
+    model: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,2048}$/, 'must be a model id')
+      .optional(),
     apiKey: z.string().regex(API_KEY_ID_PATTERN, 'must be the id of an API key').optional(),
-    endUser: z.string().min(1).max(128).optional(),
+    endUser: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,128}$/, 'must be the id of an end user')
+      .optional(),
     from: date,
     to: date,
   })

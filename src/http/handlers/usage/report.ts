@@ -5,9 +5,7 @@ import { usageSums } from '../../schemas.ts';
 import { limitStates } from '../limits/schema.ts';
 import { checkSpan, groupList, spanFields, spanOf } from './span.ts';
 
-const query = z
-  .strictObject({ ...spanFields, groupBy: groupList(USAGE_GROUPS, 'model') })
-  .check(checkSpan);
+const query = z.strictObject({ ...spanFields, groupBy: groupList(USAGE_GROUPS, 'model') }).check(checkSpan);
 
 export const usageReport = merchantEndpoint<undefined, z.infer<typeof query>>({
   summary:

@@ -141,7 +141,7 @@ export class UsageHouse {
     await this.admin.query(`
       SELECT set_config('app.merchant_id', '${id}', false);
       DELETE FROM usage_days WHERE merchant_id = '${id}';
-      SELECT settle_usage('${id}', ARRAY(SELECT ROW(c, 'held')::call_change FROM calls c WHERE c.merchant_id = '${id}' AND c.state <> 'held'));`);
+      SELECT settle_usage(ARRAY(SELECT ROW(c, 'held')::call_change FROM calls c WHERE c.merchant_id = '${id}' AND c.state <> 'held'));`);
   }
 }
 

@@ -1,14 +1,19 @@
+import type { Merchant } from '../domain/merchant.ts';
 import type { Cell } from './csv.ts';
 import type { Correction, UsageRecord } from './usage.ts';
 
 /**
- * A charge as FOCUS 1.x (FinOps Open Cost and Usage Specification) names its parts. Only columns whose value is known: list and contracted cost,
- * pricing quantity and unit prices are not, because a call has one cost over kinds of tokens that are priced apart. Absent values are null.
+ * A charge as FOCUS 1.x (FinOps Open Cost and Usage Specification) names its parts. The price book holds AWS's list prices and knows no discount,
+ * so list, contracted and effective cost are the billed one. Unit prices are left out: a call has one cost over kinds of tokens that are priced
+ * apart. Absent values are null.
  */
 type Column = [name: string, of: (charge: Charge) => Cell];
 
+/** Who is charged. */
+export type BillingAccount = Pick<Merchant, 'id' | 'name'>;
+
 interface Charge {
-  merchantId: string;
+  merchant: BillingAccount;
   record: UsageRecord;
   /** Set where the charge is a correction of the record's. */
   correction?: Correction;
@@ -16,7 +21,8 @@ interface Charge {
 
 const COLUMNS: readonly Column[] = [
   ['BilledCost', costOf],
-  ['BillingAccountId', ({ merchantId }) => merchantId],
+  ['BillingAccountId', ({ merchant }) => merchant.id],
+  ['BillingAccountName', ({ merchant }) => merchant.name],
   ['BillingCurrency', () => 'USD'],
   ['BillingPeriodStart', (charge) => monthOf(billedAt(charge), 0)],
   ['BillingPeriodEnd', (charge) => monthOf(billedAt(charge), 1)],
@@ -28,14 +34,19 @@ const COLUMNS: readonly Column[] = [
   ['ChargePeriodEnd', ({ record }) => hourOf(record.createdAt, 1)],
   ['ConsumedQuantity', (charge) => consumptionOf(charge)?.quantity ?? null],
   ['ConsumedUnit', (charge) => consumptionOf(charge)?.unit ?? null],
+  ['ContractedCost', costOf],
   ['EffectiveCost', costOf],
   ['InvoiceIssuerName', () => 'AWS'],
+  ['ListCost', costOf],
+  ['PricingQuantity', (charge) => consumptionOf(charge)?.quantity ?? null],
+  ['PricingUnit', (charge) => consumptionOf(charge)?.unit ?? null],
   ['ProviderName', () => 'AWS'],
   ['PublisherName', () => 'AWS'],
   ['RegionId', ({ record }) => record.region],
   ['ResourceId', ({ record }) => (record.modelId.startsWith('arn:') ? record.modelId : null)],
   ['ServiceCategory', () => 'AI and Machine Learning'],
   ['ServiceName', () => 'Amazon Bedrock'],
+  ['ServiceSubcategory', () => 'Generative AI'],
   ['SkuId', ({ record }) => `${record.baseModelId ?? record.modelId}/${record.tier ?? 'standard'}`],
   ['SkuPriceId', ({ record, correction }) => correction?.priceId ?? record.priceId],
   ['SubAccountId', ({ record }) => record.accountId],

@@ -1,6 +1,7 @@
 import { csvLine } from './csv.ts';
 import type { Cell } from './csv.ts';
 import { FOCUS_COLUMNS, focusCells } from './focus.ts';
+import type { BillingAccount } from './focus.ts';
 import type { ExportFormat, ExportPage, UsageRecord } from './usage.ts';
 
 /** What a writer knows at the end. */
@@ -68,10 +69,10 @@ const CSV_END = '#end';
  */
 export async function* exportText(
   format: ExportFormat,
-  merchantId: string,
+  merchant: BillingAccount,
   pages: AsyncIterable<ExportPage>,
 ): AsyncGenerator<string, ExportTotals> {
-  const { head, body, end } = WRITERS[format](merchantId);
+  const { head, body, end } = WRITERS[format](merchant);
   const totals: ExportTotals = { lines: 0, unpriced: 0 };
   let before = head;
   for await (const page of pages) {
@@ -85,7 +86,7 @@ export async function* exportText(
   return totals;
 }
 
-const WRITERS: Record<ExportFormat, (merchantId: string) => Writer> = {
+const WRITERS: Record<ExportFormat, (merchant: BillingAccount) => Writer> = {
   csv: () => ({
     head: csvLine(COLUMNS.map(([name]) => name)),
     body: ({ records }) => records.map((record) => csvLine(COLUMNS.map(([, of]) => of(record)))),
@@ -96,15 +97,15 @@ const WRITERS: Record<ExportFormat, (merchantId: string) => Writer> = {
     body: ({ records }) => records.map((record) => `${JSON.stringify(record)}\n`),
     end: (records) => `${JSON.stringify({ end: true, records })}\n`,
   }),
-  focus: (merchantId) => ({
+  focus: (merchant) => ({
     head: csvLine(FOCUS_COLUMNS),
     body: ({ records, corrections }) => [
       ...records
         .filter(({ costNanoUsd }) => costNanoUsd !== null)
-        .map((record) => csvLine(focusCells({ merchantId, record }))),
+        .map((record) => csvLine(focusCells({ merchant, record }))),
       ...corrections.flatMap((correction) => {
         const record = records.find(({ id }) => id === correction.callId);
-        return record === undefined ? [] : [csvLine(focusCells({ merchantId, record, correction }))];
+        return record === undefined ? [] : [csvLine(focusCells({ merchant, record, correction }))];
       }),
     ],
     end: () => '',

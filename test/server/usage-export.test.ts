@@ -1,5 +1,7 @@
 import { Buffer } from 'node:buffer';
 import http from 'node:http';
+import http2 from 'node:http2';
+import net from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { csvLine } from '../../src/ledger/csv.ts';
@@ -94,7 +96,7 @@ describe('from the ledger', () => {
   });
 
   async function whole(format: ExportFormat, pages: AsyncIterable<ExportPage>) {
-    const text = exportText(format, merchant.id, pages);
+    const text = exportText(format, { id: merchant.id, name: 'Acme, Ltd' }, pages);
     const pieces: string[] = [];
     for (;;) {
       const next = await text.next();
@@ -175,10 +177,16 @@ describe('from the ledger', () => {
     expect(total).toBe(paid.reduce((sum, { costNanoUsd }) => sum + BigInt(costNanoUsd ?? 0), -1_250n));
     const month = date(0).slice(0, 7);
     for (const row of rows) {
-      expect(row['EffectiveCost']).toBe(row['BilledCost']);
+      for (const cost of ['EffectiveCost', 'ListCost', 'ContractedCost'])
+        expect(row[cost]).toBe(row['BilledCost']);
+      expect([row['PricingQuantity'], row['PricingUnit']]).toEqual([
+        row['ConsumedQuantity'],
+        row['ConsumedUnit'],
+      ]);
       expect(row['BilledCost']).toMatch(/^-?\d+\.\d{9}$/);
       expect(row).toMatchObject({
         BillingAccountId: merchant.id,
+        BillingAccountName: 'Acme, Ltd',
         BillingCurrency: 'USD',
         ChargeCategory: 'Usage',
         ChargeFrequency: 'Usage-Based',
@@ -263,6 +271,18 @@ describe('filters of records', () => {
     expect(await paged(merchant, 50, { to: date(3) })).toEqual([]);
   });
 
+  test('around midnight a call is of the day on which it began, not of that of its id', async () => {
+    const merchant = await house.newMerchant();
+    const { rows } = await house.admin.query<{ id: string }>(
+      `INSERT INTO calls (merchant_id, id, state, operation, model_id, region, credential_source, subject, request_id, created_at, deadline, resolved_at)
+       SELECT $1, uuid_v7_floor(at + interval '1 second'), 'void', 'converse', 'm', 'us-east-1', 'direct', 'x', 'r', at - interval '1 second', now(), now()
+       FROM date_trunc('day', now(), 'UTC') AS at RETURNING id`,
+      [merchant.id],
+    );
+    expect(await paged(merchant, 50, { from: date(1), to: date(0) })).toEqual([rows[0]?.id]);
+    expect(await paged(merchant, 50, { from: date(0), to: date(-1) })).toEqual([]);
+  });
+
   test('a page looks at no more than 2,000 rows: short, even empty, with a cursor; and unknown calls are found at once', async () => {
     const merchant = await house.newMerchant();
     await house.admin.query(
@@ -336,13 +356,14 @@ describe('over HTTP', () => {
     complete: boolean;
   }
 
-  /** `slow`: waits between pieces. `onPiece` sees each. */
+  /** `pauseMs`: waits so long after each piece; `stallMs`: after the first one. `onPiece` sees each. */
   function download(
     url: string,
     {
       pauseMs = 0,
+      stallMs = 0,
       onPiece,
-    }: { pauseMs?: number; onPiece?: (got: number, req: http.ClientRequest) => void } = {},
+    }: { pauseMs?: number; stallMs?: number; onPiece?: (got: number, req: http.ClientRequest) => void } = {},
   ): Promise<Download> {
     return new Promise((resolve, reject) => {
       const req = http.get(
@@ -361,12 +382,13 @@ describe('over HTTP', () => {
             });
           };
           res.on('data', (piece: Buffer) => {
+            const waitMs = pieces.length === 0 ? Math.max(stallMs, pauseMs) : pauseMs;
             pieces.push(piece);
             bytes += piece.length;
             onPiece?.(bytes, req);
-            if (pauseMs > 0) {
+            if (waitMs > 0) {
               res.pause();
-              setTimeout(() => res.resume(), pauseMs);
+              setTimeout(() => res.resume(), waitMs);
             }
           });
           res.on('end', () => done(res.complete));
@@ -418,8 +440,6 @@ describe('over HTTP', () => {
 
   test('a reader that goes away stops the reading', async () => {
     let got = 0;
-    const reads = service.service;
-    expect(reads).toBeDefined();
     await expect(
       download(path('csv'), {
         onPiece: (bytes, req) => {
@@ -440,34 +460,31 @@ describe('over HTTP', () => {
   });
 
   test('a reader that takes nothing is cut', async () => {
-    const cut = await download(path('ndjson'), { pauseMs: 6_000 });
+    const cut = await download(path('ndjson'), { stallMs: 6_000 });
     expect(cut.complete).toBe(false);
     expect(cut.text).not.toContain('"end":true');
   });
 
-  test.each(['csv', 'ndjson', 'focus'])(
-    'an error in the middle cuts the %s: it never looks whole',
-    async (format) => {
-      let broken = false;
-      const cut = await download(path(format === 'focus' ? 'csv' : format), {
-        pauseMs: 2,
-        onPiece: () => {
-          if (broken) return;
-          broken = true;
-          void onServer(service.database.adminUrl, (client) =>
-            client.query('ALTER TABLE calls RENAME COLUMN reason TO reason_gone'),
-          );
-        },
-      });
-      await onServer(service.database.adminUrl, (client) =>
-        client.query('ALTER TABLE calls RENAME COLUMN reason_gone TO reason'),
-      );
-      expect(cut.status).toBe(200);
-      expect(cut.complete).toBe(false);
-      expect(cut.text).not.toMatch(/#end|"end":true/);
-      expect(cut.trailers).toEqual({});
-    },
-  );
+  test.each(['csv', 'ndjson'])('an error in the middle cuts the %s: it never looks whole', async (format) => {
+    let broken = false;
+    const cut = await download(path(format), {
+      pauseMs: 2,
+      onPiece: () => {
+        if (broken) return;
+        broken = true;
+        void onServer(service.database.adminUrl, (client) =>
+          client.query('ALTER TABLE calls RENAME COLUMN reason TO reason_gone'),
+        );
+      },
+    });
+    await onServer(service.database.adminUrl, (client) =>
+      client.query('ALTER TABLE calls RENAME COLUMN reason_gone TO reason'),
+    );
+    expect(cut.status).toBe(200);
+    expect(cut.complete).toBe(false);
+    expect(cut.text).not.toMatch(/#end|"end":true/);
+    expect(cut.trailers).toEqual({});
+  });
 
   test('an error before the first byte is an answer as any other', async () => {
     await onServer(service.database.adminUrl, (client) =>
@@ -479,6 +496,34 @@ describe('over HTTP', () => {
     );
     expect(answer.status).toBe(500);
     expect(answer.headers.get('content-type')).toBe('application/problem+json');
+  });
+
+  test('HTTP/2: trailer fields as well', async () => {
+    const session = http2.connect(service.url);
+    const stream = session.request({
+      ':path': `/api/merchants/merchant-a/bedrock${path('csv')}`,
+      authorization: `Bearer ${merchant.token ?? ''}`,
+    });
+    let text = '';
+    let trailers: http2.IncomingHttpHeaders = {};
+    stream.on('trailers', (fields) => (trailers = fields));
+    for await (const piece of stream as AsyncIterable<Buffer>) text += piece.toString('latin1');
+    session.close();
+    expect(text.trimEnd().split('\r\n')).toHaveLength(ROWS + 2);
+    expect(trailers['x-bedrock-export-lines']).toBe(String(ROWS));
+  });
+
+  test('HTTP/1.0, which has neither pieces nor trailer fields: the same bytes, and then the end of the connection', async () => {
+    const { hostname, port } = new URL(service.url);
+    const socket = net.connect({ host: hostname, port: Number(port) });
+    socket.write(
+      `GET /api/merchants/merchant-a/bedrock${path('ndjson')} HTTP/1.0\r\nhost: ${hostname}\r\nauthorization: Bearer ${merchant.token ?? ''}\r\n\r\n`,
+    );
+    const pieces: Buffer[] = [];
+    for await (const piece of socket as AsyncIterable<Buffer>) pieces.push(piece);
+    const text = Buffer.concat(pieces).toString();
+    expect(text).toMatch(/^HTTP\/1\.1 200 /);
+    expect(text).toMatch(/\{"end":true,"records":20000\}\n$/);
   });
 
   test('HEAD answers without a body', async () => {

@@ -32,13 +32,14 @@ export const usageExport = merchantEndpoint<undefined, z.infer<typeof query>>({
       'A stream. CSV and NDJSON end with a record that counts the ones before it (#end,N and {"end":true,"records":N}); all formats name the count in the trailer field x-bedrock-export-lines. What was cut has neither. FOCUS holds charges, so calls without a cost are not in it; x-bedrock-export-unpriced counts the settled ones among them.',
   },
   handle: async ({ req, res, services, merchant, query: { format, from, to } }) => {
-    const text = exportText(format, merchant.id, services.usage.pages(merchant.id, { from, to }));
+    const text = exportText(format, merchant, services.usage.pages(merchant.id, { from, to }));
     // The first page comes before the status, so that a database that is away is still a 503.
     const first = await text.next();
     res.status(200).set({
       'content-type': TYPES[format],
       'content-disposition': `attachment; filename="${merchant.id}-${from}-${to}${format === 'focus' ? '-focus' : ''}.${format === 'ndjson' ? 'ndjson' : 'csv'}"`,
-      trailer: TRAILERS.join(', '),
+      // Node refuses to send the field with what cannot have trailer fields: an answer without a body, or of HTTP/1.0.
+      ...(req.method !== 'HEAD' && req.httpVersion !== '1.0' && { trailer: TRAILERS.join(', ') }),
     });
     if (req.method === 'HEAD') {
       await text.return({ lines: 0, unpriced: 0 });

@@ -19,8 +19,8 @@ export interface Verification {
   checked: { at: string; calls: number; counters: number; sums: number; differences: number };
 }
 
-/** Reads every row of a merchant: some seconds for a million. */
-const TIMEOUT_MS = 60_000;
+/** Reads every row of a merchant: half a minute for a million. */
+const TIMEOUT_MS = 180_000;
 const SHOWN_MAX = 100;
 /** Each holds a connection for as long as it takes; the rest of the pool is for calls. */
 const RUNNING_MAX = 2;
@@ -34,7 +34,7 @@ export class UsageVerifyStore {
     this.#database = database;
   }
 
-  /** @throws ServiceError service.overloaded when too many run in this process; ledger.unavailable when it takes over a minute. */
+  /** @throws ServiceError service.overloaded when too many run in this process; ledger.unavailable when it takes over three minutes. */
   async verify(merchantId: MerchantId): Promise<Verification> {
     if (this.#running >= RUNNING_MAX)
       throw new ServiceError('service.overloaded', 'Other verifications are running. Try again shortly.', {

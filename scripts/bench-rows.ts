@@ -76,19 +76,19 @@ async function measured(
     return rows[0];
   });
   await onServer(empty.adminUrl, (client) => fill(client, { ...plan, rows: 0 }, () => undefined, stopped));
-  if (stopped.aborted) throw new Interrupted();
+  stopped.throwIfAborted();
   const fillSeconds = (performance.now() - fillStartedAt) / 1_000;
   await using fullDatabase = openDatabase(full.url);
   await using emptyDatabase = openDatabase(empty.url);
   say('reads');
   const times = await measureReads(fullDatabase, plan.merchants, READ_ROUNDS);
-  if (stopped.aborted) throw new Interrupted();
+  stopped.throwIfAborted();
   say('verification');
   times.push(await measureVerify(fullDatabase, 'verify, ordinary merchant', 1));
   times.push(await measureVerify(fullDatabase, 'verify, largest merchant', 0));
   const admissions: Admissions[] = [];
   for (let round = 0; round < ADMISSION_ROUNDS; round += 1) {
-    if (stopped.aborted) throw new Interrupted();
+    stopped.throwIfAborted();
     say(`admission, round ${String(round + 1)} of ${String(ADMISSION_ROUNDS)}`);
     admissions.push(await measureAdmission(emptyDatabase, 'empty ledger', plan));
     admissions.push(await measureAdmission(fullDatabase, 'full ledger', plan));

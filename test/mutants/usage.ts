@@ -81,12 +81,12 @@ export const USAGE: readonly Mutant[] = [
     testName: 'FOCUS',
   },
   {
-    name: 'An export is answered where trailer fields cannot be.',
+    name: 'An export tells beside its body how much it holds.',
     file: 'src/http/handlers/usage/export.ts',
-    find: "...(req.method !== 'HEAD' && req.httpVersion !== '1.0' && { trailer: TRAILERS.join(', ') }),",
-    replace: "trailer: TRAILERS.join(', '),",
+    find: 'end(next.value);',
+    replace: '',
     test: EXPORT_TEST,
-    testName: 'HTTP/1.0',
+    testName: 'NDJSON, whole',
   },
   {
     name: 'Verification computes the cost of each call again.',

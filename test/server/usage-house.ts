@@ -67,7 +67,7 @@ export class UsageHouse {
   async make(merchant: Merchant, calls: readonly Made[]): Promise<CallId[]> {
     return Promise.all(
       calls.map(async ({ intent, outcome }) => {
-        const answer = await this.ledger.hold(merchant.id, { ...BASIC, ...intent } as CallIntent);
+        const answer = await this.ledger.hold(merchant.id, { ...BASIC, ...intent });
         if (answer.verdict !== 'admitted') throw new Error(`not admitted: ${answer.verdict}`);
         if (outcome !== undefined) await this.ledger.settle(merchant.id, answer.id, outcome);
         return answer.id;
@@ -84,7 +84,7 @@ export class UsageHouse {
         source: fc.constantFrom('direct', 'stored', 'service-default'),
         region: fc.constantFrom(...REGIONS),
         withKey: fc.boolean(),
-        endUser: fc.constantFrom(undefined, 'ann', 'ben', '=cmd'.replace('=', '+')),
+        endUser: fc.constantFrom(undefined, 'ann', 'ben', '+cmd'),
         priced: fc.boolean(),
         stream: fc.boolean(),
       })

@@ -37,6 +37,7 @@ import { Ledger } from './ledger/ledger.ts';
 import { PriceStore } from './ledger/price-store.ts';
 import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
+import { UsageVerifyStore } from './ledger/usage-verify-store.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
@@ -121,6 +122,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     priceStore: new PriceStore(database),
     ...credentials,
     usage: new UsageStore(database),
+    usageVerify: new UsageVerifyStore(database),
   };
   const verify = newBearerVerifier({
     apiKeys,

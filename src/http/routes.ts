@@ -19,12 +19,15 @@ import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
 import { opsPrices } from './handlers/ops/prices.ts';
 import { updateMerchant } from './handlers/ops/update-merchant.ts';
+import { opsUsageVerify } from './handlers/ops/usage-verify.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
 import { openapi } from './handlers/service/openapi.ts';
 import { readyz } from './handlers/service/readyz.ts';
+import { usageExport } from './handlers/usage/export.ts';
 import { usageRecords } from './handlers/usage/records.ts';
 import { usageReport } from './handlers/usage/report.ts';
+import { usageVerify } from './handlers/usage/verify.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
@@ -57,6 +60,8 @@ export const ROUTES: readonly Route[] = [
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
+  route('GET', `${M}/usage/export`, 'usage:read', usageExport),
+  route('GET', `${M}/usage/verify`, 'usage:read', usageVerify),
   route('GET', `${M}/limits`, 'usage:read', getLimits),
   route('PUT', `${M}/limits`, 'limits:write', putLimits),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
@@ -72,6 +77,7 @@ export const ROUTES: readonly Route[] = [
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
+  route('GET', '/api/ops/usage/verify', 'ops:usage:read', opsUsageVerify),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 
   route('GET', '/livez', 'public', livez),

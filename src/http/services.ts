@@ -10,6 +10,7 @@ import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
+import type { UsageVerifyStore } from '../ledger/usage-verify-store.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -37,6 +38,7 @@ export interface Services {
   resolver: CredentialResolver;
   sessions: Sessions;
   usage: UsageStore;
+  usageVerify: UsageVerifyStore;
   vault: Vault;
 }
 

@@ -21,6 +21,7 @@ const DEFINERS = [
   'named_limits_replace',
   'ops_merchants',
   'ops_usage',
+  'ops_usage_page',
   'plan_create',
   'prices_import',
   'process_alive',

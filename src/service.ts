@@ -3,6 +3,7 @@ import type { HttpServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
+import type { Spool } from './ledger/spool.ts';
 import { errorFields } from './observability/logger.ts';
 
 interface ServiceParts {
@@ -10,12 +11,15 @@ interface ServiceParts {
   server: HttpServer;
   services: Services;
   ledgerStore: LedgerStore;
+  spool: Spool | undefined;
   prices: Prices;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
 
 const SWEEP_EVERY_MS = 10_000;
+/** Ten rounds without a sign of life, and another process takes the files over. */
+const SPOOL_EVERY_MS = 2_000;
 const SWEEP_CALLS_MAX = 1_000;
 /** Three misses in a row, and what this process holds is in doubt. */
 const ALIVE_EVERY_MS = 5_000;
@@ -45,7 +49,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices } = this.#parts;
+    const { config, server, ledgerStore, prices, spool } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -53,6 +57,7 @@ export class Service implements AsyncDisposable {
       if (calls > 0)
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
+    if (spool !== undefined) this.#every(SPOOL_EVERY_MS, 'spool', () => spool.tick());
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);

@@ -21,6 +21,7 @@ import { systemClock } from './domain/clock.ts';
 import type { Clock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
+import { KeptAnswers } from './gateway/kept-answers.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -29,6 +30,8 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
+import { AnswerSeal } from './ledger/answer-seal.ts';
+import { AnswerStore } from './ledger/answer-store.ts';
 import { LimitStore } from './ledger/limit-store.ts';
 import { LedgerStore } from './ledger/ledger-store.ts';
 import { Ledger } from './ledger/ledger.ts';
@@ -87,7 +90,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const merchants = new Merchants(merchantStore, { clock: base.clock, max: config.rememberedMax });
   const apiKeyStore = new ApiKeyStore(database);
   const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
-  const { ledger, ledgerStore, spool } = await buildLedger(config, base);
+  const { answerStore, ledger, ledgerStore, spool } = await buildLedger(config, base);
   await ledgerStore.makePartitions(12);
   const prices = new Prices(new PriceStore(database), base.clock);
   await prices.refresh();
@@ -100,6 +103,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     gateway: new Gateway(
       new Admission({ ...config, ...credentials, ledger, merchants, prices }),
       runtime,
+      buildAnswers(secrets, { answerStore, logger }),
       config,
     ),
     health: {
@@ -132,6 +136,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     server,
     services,
     ledgerStore,
+    answerStore,
     spool,
     prices,
     // The spool before the database: it tries once more to write what waits.
@@ -150,7 +155,20 @@ async function buildLedger(config: Config, { database, logger }: Base) {
       logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
     },
   });
-  return { ledger, ledgerStore, spool };
+  return { answerStore: new AnswerStore(database), ledger, ledgerStore, spool };
+}
+
+function buildAnswers(
+  { sessionKey, sessionKeyPrevious }: Secrets,
+  { answerStore: store, logger }: { answerStore: AnswerStore; logger: Logger },
+): KeptAnswers {
+  return new KeptAnswers({
+    store,
+    seal: new AnswerSeal([sessionKey, ...(sessionKeyPrevious ? [sessionKeyPrevious] : [])]),
+    onLost: (callId, error) => {
+      logger.warn('answer not kept', { callId, ...errorFields(error) });
+    },
+  });
 }
 
 function buildApiKeys(

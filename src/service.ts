@@ -1,6 +1,7 @@
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
+import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
 import type { Spool } from './ledger/spool.ts';
@@ -12,6 +13,7 @@ interface ServiceParts {
   services: Services;
   ledgerStore: LedgerStore;
   spool: Spool | undefined;
+  answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
@@ -24,6 +26,8 @@ const SWEEP_CALLS_MAX = 1_000;
 /** Three misses in a row, and what this process holds is in doubt. */
 const ALIVE_EVERY_MS = 5_000;
 const LEASE_SECONDS = 20;
+const ANSWERS_EVERY_MS = 60_000;
+const ANSWERS_MAX = 1_000;
 const PRICES_EVERY_MS = 10_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
@@ -49,7 +53,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -58,6 +62,9 @@ export class Service implements AsyncDisposable {
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
     if (spool !== undefined) this.#every(SPOOL_EVERY_MS, 'spool', () => spool.tick());
+    this.#every(ANSWERS_EVERY_MS, 'answers', async () => {
+      while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
+    });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);

@@ -33,7 +33,8 @@ export class Ledger {
   /**
    * Records the intent of a call and holds what it can cost. Only after this returns may a byte go to AWS.
    * @throws ServiceError auth.invalid_token | auth.source_not_allowed | credential.not_usable | merchant.not_active | region.not_allowed |
-   *   limit.* | idempotency.* | ledger.unavailable | service.overloaded; StaleMerchant when the request was checked with an older merchant.
+   *   limit.* | idempotency.key_reused | ledger.unavailable | service.overloaded; StaleMerchant when the request was checked with an older
+   *   merchant; MadeBefore when a call has this Idempotency-Key already.
    */
   async open(merchantId: MerchantId, intent: CallIntent): Promise<OpenCall> {
     if (this.#options.spool?.full === true) {

@@ -216,7 +216,7 @@ describe('what came of the first', () => {
 
   test('longer than 1 MiB: it is not kept, and that is said', async () => {
     const key = withKey();
-    const body = { modelId: MODEL, prompt: 'STAND_IN_WORDS=260000', maxTokens: 1_000_000 };
+    const body = { modelId: MODEL, prompt: 'STAND_IN_WORDS=300000', maxTokens: 1_000_000 };
     const first = await ask(merchant, '/chat', body, key);
     expect(first.status).toBe(200);
     expect(first.bytes.length).toBeGreaterThan(1024 * 1024);

@@ -41,7 +41,7 @@ CREATE FUNCTION answers_sweep(p_limit integer) RETURNS integer LANGUAGE plpgsql 
   DECLARE
     expired record;
     removed integer := 0;
-    some integer;
+    gone integer;
   BEGIN
     FOR expired IN SELECT * FROM answers_expired(p_limit) LOOP
       PERFORM set_config('app.merchant_id', expired.merchant_id, true);
@@ -49,8 +49,8 @@ CREATE FUNCTION answers_sweep(p_limit integer) RETURNS integer LANGUAGE plpgsql 
       CONTINUE WHEN NOT FOUND;
       UPDATE idempotency_keys SET answer = NULL, answer_until = NULL
       WHERE merchant_id = expired.merchant_id AND key_hash = ANY (expired.keys) AND answer_until < clock_timestamp();
-      GET DIAGNOSTICS some = ROW_COUNT;
-      removed := removed + some;
+      GET DIAGNOSTICS gone = ROW_COUNT;
+      removed := removed + gone;
     END LOOP;
     PERFORM set_config('app.merchant_id', '', true);
     RETURN removed;

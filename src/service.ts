@@ -27,7 +27,8 @@ const SWEEP_CALLS_MAX = 1_000;
 const ALIVE_EVERY_MS = 5_000;
 const LEASE_SECONDS = 20;
 const ANSWERS_EVERY_MS = 60_000;
-const ANSWERS_MAX = 1_000;
+/** Of up to 1 MiB each, in one transaction that the merchants' calls wait for. */
+const ANSWERS_MAX = 100;
 const PRICES_EVERY_MS = 10_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;

@@ -88,7 +88,7 @@ export class Admission {
       baseModelId: bounded.baseModelId,
       bound: bounded.bound,
       ...(endUser !== undefined && { endUser }),
-      ...idempotencyOf(paid),
+      ...idempotencyOf(paid, headers),
     });
     try {
       const { images } = bounded.request.bound;
@@ -154,8 +154,11 @@ function endUserOf({ headers }: PaidCall): string | undefined {
 }
 
 /** @throws ServiceError request.invalid */
-function idempotencyOf(paid: PaidCall): Pick<CallIntent, 'idempotency'> {
+function idempotencyOf(
+  paid: PaidCall,
+  headers: Readonly<Record<string, string>>,
+): Pick<CallIntent, 'idempotency'> {
   const key = idempotencyKeyOf(paid);
   if (key === undefined) return {};
-  return { idempotency: { keyHash: keyHashOf(key).toString('hex'), bodyHash: bodyHashOf(paid) } };
+  return { idempotency: { keyHash: keyHashOf(key).toString('hex'), bodyHash: bodyHashOf(paid, headers) } };
 }

@@ -17,11 +17,21 @@ export function keyHashOf(key: string): Buffer {
   return createHash('sha256').update(key).digest();
 }
 
-/** Tells whether a second call with the same key asks for the same thing. Hex. */
-export function bodyHashOf({
-  operation,
-  modelId,
-  body,
-}: Pick<PaidCall, 'operation' | 'modelId' | 'body'>): string {
-  return createHash('sha256').update(`${operation}\n${modelId}\n`).update(body).digest('hex');
+/**
+ * Tells whether a second call with the same key asks for the same thing: operation, model, body, and the headers that say how Bedrock runs it
+ * (guardrail, tier, trace). Not the credential, nor the caller: a merchant's key is one over all of them. Hex.
+ * @param headers those that go on to AWS: their names and values hold no line feed, so no two calls give the same bytes.
+ */
+export function bodyHashOf(
+  { operation, modelId, body }: Pick<PaidCall, 'operation' | 'modelId' | 'body'>,
+  headers: Readonly<Record<string, string>>,
+): string {
+  const settings = Object.entries(headers)
+    .filter(([name]) => name.startsWith('x-amzn-bedrock-'))
+    .map(([name, value]) => `${name}:${value}\n`)
+    .sort();
+  return createHash('sha256')
+    .update(`${operation}\n${modelId}\n${settings.join('')}\n`)
+    .update(body)
+    .digest('hex');
 }

@@ -43,8 +43,12 @@ export class LocalSpoolDisk implements SpoolDisk {
   }
 
   async prepare(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const first = await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     await chmod(this.#directory, 0o700);
+    if (first === undefined) return;
+    // A directory whose own name is not on the disk takes its files with it at a power failure.
+    for (let made = this.#directory; made.length >= first.length; made = path.dirname(made))
+      await syncDirectory(path.dirname(made));
   }
 
   async list(): Promise<SpoolFileFacts[]> {
@@ -62,7 +66,7 @@ export class LocalSpoolDisk implements SpoolDisk {
     try {
       const identity = identityOf(await handle.stat({ bigint: true }));
       // A file whose name is not on the disk is not there after a power failure.
-      await this.#syncDirectory();
+      await syncDirectory(this.#directory);
       return {
         identity,
         append: async (bytes) => {
@@ -107,14 +111,14 @@ export class LocalSpoolDisk implements SpoolDisk {
   #at(name: string): string {
     return path.join(this.#directory, name);
   }
+}
 
-  async #syncDirectory(): Promise<void> {
-    const handle = await open(this.#directory, 'r');
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
+async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
   }
 }
 

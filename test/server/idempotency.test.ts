@@ -133,6 +133,25 @@ describe('a second call with the same key', () => {
     expect(runtimeCalls(service)).toHaveLength(1);
   });
 
+  test.each([
+    ['another service tier', { 'x-amzn-bedrock-service-tier': 'flex' }],
+    ['a guardrail', { 'x-amzn-bedrock-guardrailidentifier': 'gr1', 'x-amzn-bedrock-guardrailversion': '1' }],
+  ])('and %s is another call: it is refused', async (_name, headers) => {
+    const key = withKey();
+    const path = `/model/${MODEL}/invoke`;
+    expect((await ask(merchant, path, INVOKE, key)).status).toBe(200);
+    const other = await ask(merchant, path, INVOKE, { ...headers, ...key });
+    expect([other.status, other.headers['x-amzn-errortype']]).toEqual([400, 'ValidationException']);
+    expect((await ask(merchant, path, INVOKE, { accept: 'application/json', ...key })).status).toBe(200);
+    expect(runtimeCalls(service)).toHaveLength(1);
+  });
+
+  test.each(['', 'a b', 'é', 'x'.repeat(256)])('that is no key (%j) is an error', async (key) => {
+    const answer = await ask(merchant, '/chat', { modelId: MODEL, prompt: 'x' }, withKey(key));
+    expect([answer.status, codeOf(answer)]).toEqual([400, 'request.invalid']);
+    expect(runtimeCalls(service)).toEqual([]);
+  });
+
   test('of another merchant is another call', async () => {
     const other = await onboard(service, 'merchant-b');
     const key = withKey();
@@ -178,6 +197,19 @@ describe('a second call with the same key', () => {
 });
 
 describe('what came of the first', () => {
+  test('refused by us: the key is not used', async () => {
+    const suspended = await onboard(service, 'merchant-suspended');
+    const key = withKey();
+    const turn = (status: string) =>
+      admin.query(`UPDATE merchants SET status = $1 WHERE id = 'merchant-suspended'`, [status]);
+    await turn('suspended');
+    expect((await ask(suspended, WIRE, converseBody('x'), key)).status).toBe(403);
+    await turn('active');
+    const again = await ask(suspended, WIRE, converseBody('y'), key);
+    expect(again.status).toBe(200);
+    expect(again.headers['x-bedrock-idempotent-replay']).toBeUndefined();
+  });
+
   test('refused by AWS: the call is made again', async () => {
     service.standIn.fault({ operation: 'Converse', status: 429, type: 'ThrottlingException' });
     const key = withKey();
@@ -216,10 +248,10 @@ describe('what came of the first', () => {
 
   test('longer than 1 MiB: it is not kept, and that is said', async () => {
     const key = withKey();
-    const body = { modelId: MODEL, prompt: 'STAND_IN_WORDS=300000', maxTokens: 1_000_000 };
+    const body = { modelId: MODEL, prompt: 'STAND_IN_WORDS=20000', maxTokens: 1_000_000, stream: true };
     const first = await ask(merchant, '/chat', body, key);
     expect(first.status).toBe(200);
-    expect(first.bytes.length).toBeGreaterThan(1024 * 1024);
+    await settled(first.headers['x-bedrock-call-id'] ?? '');
     const again = await ask(merchant, '/chat', body, key);
     expect(again.status).toBe(409);
     expect(JSON.parse(again.bytes.toString())).toMatchObject({

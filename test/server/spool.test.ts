@@ -183,6 +183,80 @@ describe('Postgres goes away and comes back', () => {
     expect(readdirSync(directory)).toEqual([]);
   }, 60_000);
 
+  test('a process that is killed between answers loses none that is out, and the rest is in doubt', async () => {
+    await using service = await startTestService({}, database);
+    const merchant = await onboard(service, 'between');
+    const env = { ...service.env, SPOOL_DIRECTORY: directory, LOG_LEVEL: 'silent' };
+    await using victim = await startServiceProcess(env);
+    const person = atProcess(victim.url, merchant);
+    service.standIn.forget();
+    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 3_000 });
+    const answered: string[] = [];
+    const calls = Array.from({ length: CALLS }, async (_, index) => {
+      await new Promise((resolve) => setTimeout(resolve, index * 120));
+      const answer = await person.raw('POST', `/model/${MODEL}/converse`, converseBody('x'));
+      await answer.arrayBuffer();
+      if (answer.status === 200) answered.push(answer.headers.get('x-bedrock-call-id') ?? '');
+    });
+    const ended = Promise.allSettled(calls);
+    await until(() => runtimeCalls(service).length === CALLS);
+    await cluster.down();
+    await until(() => answered.length >= 3);
+    await victim.end('SIGKILL');
+    await ended;
+    await cluster.up();
+    letDie();
+    // The one that takes over is killed in its turn, as soon as it has begun.
+    const first = await startServiceProcess(env);
+    await until(async () => (await rowsOf('between')).some(({ state }) => state === 'settled'));
+    await first.end('SIGKILL');
+    letDie();
+    await using heir = await startServiceProcess(env);
+    await until(() => spoolFiles().length === 0);
+    await query(`UPDATE calls SET deadline = now() - interval '1 second' WHERE state = 'held'`);
+    await until(async () => (await rowsOf('between')).every(({ state }) => state !== 'held'));
+    const rows = await query<{ id: string; state: string; aws_request_id: string | null }>(
+      `SELECT id, state, aws_request_id FROM calls WHERE merchant_id = 'between'`,
+    );
+    const settled = rows.filter(({ state }) => state === 'settled');
+    expect(rows).toHaveLength(CALLS);
+    expect(rows.filter(({ state }) => state === 'unknown')).toHaveLength(CALLS - settled.length);
+    expect(settled.map(({ id }) => id)).toEqual(expect.arrayContaining(answered));
+    expect(settled.length).toBeLessThan(CALLS);
+    expect(new Set(settled.map((row) => row.aws_request_id)).size).toBe(settled.length);
+    const events = await query<{ n: number }>(
+      `SELECT count(*)::int AS n FROM audit_events WHERE merchant_id = 'between' AND action = 'call.settled'`,
+    );
+    expect(events).toEqual([{ n: settled.length }]);
+    expect(await differencesOf('between')).toEqual([]);
+    await heir.end('SIGKILL');
+  }, 90_000);
+
+  test('a call with an Idempotency-Key is made and paid once; its answer is not kept, and that is said', async () => {
+    await using service = await startTestService({ SPOOL_DIRECTORY: directory }, database);
+    const merchant = await onboard(service, 'keyed');
+    service.standIn.forget();
+    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 1_000 });
+    const ask = async (stream: boolean) => {
+      const body = { modelId: MODEL, prompt: 'x', stream };
+      const answer = await merchant.raw('POST', '/chat', body, { 'idempotency-key': `k-${String(stream)}` });
+      return { status: answer.status, retry: answer.headers.get('retry-after'), text: await answer.text() };
+    };
+    const first = [ask(false), ask(true)];
+    await until(() => runtimeCalls(service).length === 2);
+    await cluster.down();
+    expect((await Promise.all(first)).map(({ status }) => status)).toEqual([200, 200]);
+    expect(await ask(false)).toMatchObject({ status: 503, retry: '5' });
+    await cluster.up();
+    await until(async () => (await rowsOf('keyed')).every(({ state }) => state === 'settled'));
+    for (const again of [await ask(false), await ask(true)]) {
+      expect(again.status).toBe(409);
+      expect(JSON.parse(again.text)).toMatchObject({ code: 'idempotency.done_before', outcome: 'settled' });
+    }
+    expect(runtimeCalls(service)).toHaveLength(2);
+    expect(await rowsOf('keyed')).toHaveLength(2);
+  }, 60_000);
+
   test('a process that leaves while it is away leaves its file in order', async () => {
     await using service = await startTestService({}, database);
     const merchant = await onboard(service, 'leaving');

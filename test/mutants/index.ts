@@ -5,6 +5,7 @@ import { CALLERS } from './callers.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { OUTAGES } from './outages.ts';
 import { STREAMS } from './streams.ts';
 
 /** The promises of the product and how each is broken on purpose: `npm run test:mutants`. */
@@ -16,4 +17,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...DATABASE,
   ...AUDIT,
   ...HTTP,
+  ...OUTAGES,
 ];

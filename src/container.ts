@@ -4,7 +4,6 @@ import { AuditStore } from './audit/audit-store.ts';
 import { ApiKeyStore } from './auth/api-key-store.ts';
 import { ApiKeys } from './auth/api-keys.ts';
 import { newBearerVerifier } from './auth/bearer.ts';
-import { newJwtVerifier } from './auth/jwt.ts';
 import { TokenHasher } from './auth/token-hash.ts';
 import type { Pepper } from './auth/token-hash.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
@@ -23,6 +22,7 @@ import type { Clock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
+import { KeptAnswers } from './gateway/kept-answers.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -31,9 +31,12 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
+import { AnswerSeal } from './ledger/answer-seal.ts';
+import { AnswerStore } from './ledger/answer-store.ts';
 import { LimitStore } from './ledger/limit-store.ts';
 import { LedgerStore } from './ledger/ledger-store.ts';
 import { Ledger } from './ledger/ledger.ts';
+import { openSpool } from './ledger/open-spool.ts';
 import { PriceStore } from './ledger/price-store.ts';
 import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
@@ -42,6 +45,7 @@ import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
 import type { Logger } from './observability/logger.ts';
+import { buildJwt } from './jwt-settings.ts';
 import { Database } from './persistence/database.ts';
 import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
 import { Service } from './service.ts';
@@ -88,18 +92,12 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const merchants = new Merchants(merchantStore, { clock: base.clock, max: config.rememberedMax });
   const apiKeyStore = new ApiKeyStore(database);
   const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
-  const ledgerStore = new LedgerStore(database, { processId: randomUUID(), lanes: LEDGER_LANES });
+  const { answerStore, ledger, ledgerStore, spool } = await buildLedger(config, base);
   await ledgerStore.makePartitions(12);
   const prices = new Prices(new PriceStore(database), base.clock);
   await prices.refresh();
   const { runtime, models } = buildBedrock(config, base);
   const modelsBehind = new ModelsBehind({ models, clock: base.clock });
-  const ledger = new Ledger(ledgerStore, {
-    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
-    onUnsettled: (callId, error) => {
-      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
-    },
-  });
   const services: Services = {
     apiKeys,
     apiKeyStore,
@@ -108,9 +106,14 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     gateway: new Gateway(
       new Admission({ ...config, ...credentials, ledger, merchants, prices, modelsBehind }),
       runtime,
+      buildAnswers(secrets, { answerStore, logger }),
       config,
     ),
-    health: { shuttingDown: false, databaseReady: () => isSchemaReady(database) },
+    health: {
+      shuttingDown: false,
+      databaseReady: () => isSchemaReady(database),
+      spoolReady: () => spool?.full !== true,
+    },
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
     logger,
@@ -126,7 +129,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   };
   const verify = newBearerVerifier({
     apiKeys,
-    ...buildJwt(config, secrets, base),
+    ...buildJwt(config, secrets, base.clock),
     devTokens: config.authDevTokens,
   });
   const server = createServer(
@@ -138,8 +141,38 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     server,
     services,
     ledgerStore,
+    answerStore,
+    spool,
     prices,
-    closers: [runtime, modelsBehind, models, ...closers, merchants, database],
+    // The spool before the database: it tries once more to write what waits.
+    closers: [...(spool ? [spool] : []), runtime, modelsBehind, models, ...closers, merchants, database],
+  });
+}
+
+async function buildLedger(config: Config, { database, logger }: Base) {
+  const processId = randomUUID();
+  const ledgerStore = new LedgerStore(database, { processId, lanes: LEDGER_LANES });
+  const spool = await openSpool(config, { processId, store: ledgerStore, logger });
+  const ledger = new Ledger(ledgerStore, {
+    ...(spool && { spool }),
+    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
+    onUnsettled: (callId, error) => {
+      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
+    },
+  });
+  return { answerStore: new AnswerStore(database), ledger, ledgerStore, spool };
+}
+
+function buildAnswers(
+  { sessionKey, sessionKeyPrevious }: Secrets,
+  { answerStore: store, logger }: { answerStore: AnswerStore; logger: Logger },
+): KeptAnswers {
+  return new KeptAnswers({
+    store,
+    seal: new AnswerSeal([sessionKey, ...(sessionKeyPrevious ? [sessionKeyPrevious] : [])]),
+    onLost: (callId, error) => {
+      logger.warn('answer not kept', { callId, ...errorFields(error) });
+    },
   });
 }
 
@@ -158,22 +191,6 @@ function buildApiKeys(
     rememberedMax: config.rememberedMax,
     environment,
   });
-}
-
-function buildJwt(config: Config, secrets: Secrets, { clock }: Base) {
-  const { jwtAlgorithm: algorithm, jwtIssuer: issuer, jwtAudience: audience, jwtJwksUrl: jwksUrl } = config;
-  if (algorithm === undefined || issuer === undefined || audience === undefined) return {};
-  const jwt = newJwtVerifier({
-    algorithm,
-    issuer,
-    audience,
-    merchantClaim: config.jwtMerchantClaim,
-    scopeClaim: config.jwtScopeClaim,
-    clock,
-    ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
-    ...(jwksUrl !== undefined && { jwksUrl }),
-  });
-  return { jwt };
 }
 
 function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {

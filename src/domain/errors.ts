@@ -131,6 +131,13 @@ export const ERRORS = {
     awsType: 'ValidationException',
     awsStatus: 400,
   },
+  'idempotency.in_progress': {
+    status: 409,
+    title: 'The first call with this key is still running',
+    awsType: 'ThrottlingException',
+    // What SDKs try again by themselves.
+    awsStatus: 429,
+  },
   'idempotency.done_before': {
     status: 409,
     title: 'Call was made before',

@@ -5,6 +5,7 @@ import { CALLERS } from './callers.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { OUTAGES } from './outages.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 
@@ -18,4 +19,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...AUDIT,
   ...HTTP,
   ...USAGE,
+  ...OUTAGES,
 ];

@@ -18,8 +18,15 @@ export interface Cluster {
   stop(): Promise<void>;
 }
 
+/** A cluster of a test's own, which it may take down and bring up again. */
+export interface OwnCluster extends Cluster {
+  /** Ends every connection; what was committed stays. */
+  down(): Promise<void>;
+  up(): Promise<void>;
+}
+
 /** Starts a real Postgres on a free loopback port with a data directory of its own, which `stop` removes. Takes about a second. */
-export async function startEmbeddedPostgres(): Promise<Cluster> {
+export async function startEmbeddedPostgres(): Promise<OwnCluster> {
   const port = await freePort();
   const databaseDir = path.join(tmpdir(), `merchant-bedrock-pg-${randomBytes(6).toString('hex')}`);
   const password = randomBytes(12).toString('hex');
@@ -50,12 +57,17 @@ export async function startEmbeddedPostgres(): Promise<Cluster> {
   } catch (error) {
     throw new Error(`embedded Postgres did not start:\n${log.slice(-20).join('\n')}`, { cause: error });
   }
+  const down = async () => {
+    // Ctrl-C in a terminal reaches Postgres too; the package would wait for ever for an end that has already been.
+    const postmaster = Reflect.get(cluster, 'process') as ChildProcess | undefined;
+    if (postmaster?.exitCode === null && postmaster.signalCode === null) await cluster.stop();
+  };
   return {
     adminUrl: `postgres://postgres:${password}@127.0.0.1:${String(port)}/postgres`,
+    down,
+    up: () => cluster.start(),
     stop: async () => {
-      // Ctrl-C in a terminal reaches Postgres too; the package would wait for ever for an end that has already been.
-      const postmaster = Reflect.get(cluster, 'process') as ChildProcess | undefined;
-      if (postmaster?.exitCode === null && postmaster.signalCode === null) await cluster.stop();
+      await down();
       await rm(databaseDir, { recursive: true, force: true });
     },
   };

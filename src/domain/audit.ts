@@ -17,6 +17,11 @@ export const AUDIT_ACTIONS = [
   'limits.set',
   'plan.created',
   'merchant.updated',
+  'webhook.created',
+  'webhook.deleted',
+  'webhook.disabled',
+  'webhook.tested',
+  'webhook.replayed',
   'prices.imported',
   'access.denied',
 ] as const;

@@ -36,6 +36,11 @@ import { Ledger } from './ledger/ledger.ts';
 import { PriceStore } from './ledger/price-store.ts';
 import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
+import { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
+import { WebhookSecrets } from './ledger/webhook-secrets.ts';
+import { WebhookSender } from './ledger/webhook-sender-out.ts';
+import { WebhookStore } from './ledger/webhook-store.ts';
+import { Webhooks } from './ledger/webhooks.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
@@ -81,29 +86,28 @@ type Base = Required<Overrides> & { database: Database };
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { logger, database } = base;
   const { closers, ...credentials } = buildCredentials(config, secrets, base);
-  const audit = new AuditStore(database);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock: base.clock, max: config.rememberedMax });
   const apiKeyStore = new ApiKeyStore(database);
   const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
   const ledgerStore = new LedgerStore(database, { processId: randomUUID(), lanes: LEDGER_LANES });
-  await ledgerStore.makePartitions(12);
   const prices = new Prices(new PriceStore(database), base.clock);
-  await prices.refresh();
+  await Promise.all([ledgerStore.makePartitions(12), prices.refresh()]);
   const { runtime, models } = buildBedrock(config, base);
-  const ledger = new Ledger(ledgerStore, {
-    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
-    onUnsettled: (callId, error) => {
-      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
-    },
-  });
+  const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    audit,
+    audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
     gateway: new Gateway(
-      new Admission({ ...config, ...credentials, ledger, merchants, prices }),
+      new Admission({
+        ...config,
+        ...credentials,
+        ledger: buildLedger(ledgerStore, logger),
+        merchants,
+        prices,
+      }),
       runtime,
       config,
     ),
@@ -118,24 +122,42 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     ...credentials,
     usage: new UsageStore(database),
+    webhooks,
   };
   const verify = newBearerVerifier({
     apiKeys,
     ...buildJwt(config, secrets, base),
     devTokens: config.authDevTokens,
   });
-  const server = createServer(
-    createApp(services, (how) => authenticate(verify, how)),
-    serverOptions(config, logger),
-  );
   return new Service({
     config,
-    server,
+    server: createServer(
+      createApp(services, (how) => authenticate(verify, how)),
+      serverOptions(config, logger),
+    ),
     services,
     ledgerStore,
     prices,
-    closers: [runtime, models, ...closers, merchants, database],
+    deliverer,
+    closers: [deliverer, runtime, models, ...closers, merchants, database],
   });
+}
+
+function buildLedger(store: LedgerStore, logger: Logger): Ledger {
+  return new Ledger(store, {
+    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
+    onUnsettled: (callId, error) => {
+      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
+    },
+  });
+}
+
+function buildWebhooks(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
+  const store = new WebhookStore(database);
+  const sealing = new WebhookSecrets([secrets.sessionKey, secrets.sessionKeyPrevious]);
+  const rules = { plainLoopback: config.environment !== 'production' };
+  const parts = { store, secrets: sealing, sender: new WebhookSender({ rules }), rules, clock, logger };
+  return { webhooks: new Webhooks(parts), deliverer: new WebhookDeliverer(parts) };
 }
 
 function buildApiKeys(
@@ -146,29 +168,29 @@ function buildApiKeys(
   const previous = secrets.tokenPepperPrevious;
   const peppers: [Pepper, ...Pepper[]] = [{ version: config.tokenPepperVersion, key: secrets.tokenPepper }];
   if (previous) peppers.push({ version: config.tokenPepperVersion - 1, key: previous });
-  const environment = config.environment === 'production' ? 'live' : 'test';
   return new ApiKeys({
     ...parts,
     hasher: new TokenHasher(peppers),
     rememberedMax: config.rememberedMax,
-    environment,
+    environment: config.environment === 'production' ? 'live' : 'test',
   });
 }
 
 function buildJwt(config: Config, secrets: Secrets, { clock }: Base) {
   const { jwtAlgorithm: algorithm, jwtIssuer: issuer, jwtAudience: audience, jwtJwksUrl: jwksUrl } = config;
   if (algorithm === undefined || issuer === undefined || audience === undefined) return {};
-  const jwt = newJwtVerifier({
-    algorithm,
-    issuer,
-    audience,
-    merchantClaim: config.jwtMerchantClaim,
-    scopeClaim: config.jwtScopeClaim,
-    clock,
-    ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
-    ...(jwksUrl !== undefined && { jwksUrl }),
-  });
-  return { jwt };
+  return {
+    jwt: newJwtVerifier({
+      algorithm,
+      issuer,
+      audience,
+      merchantClaim: config.jwtMerchantClaim,
+      scopeClaim: config.jwtScopeClaim,
+      clock,
+      ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
+      ...(jwksUrl !== undefined && { jwksUrl }),
+    }),
+  };
 }
 
 function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {

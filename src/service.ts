@@ -3,6 +3,7 @@ import type { HttpServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
+import type { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
 import { errorFields } from './observability/logger.ts';
 
 interface ServiceParts {
@@ -11,6 +12,7 @@ interface ServiceParts {
   services: Services;
   ledgerStore: LedgerStore;
   prices: Prices;
+  deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -21,6 +23,9 @@ const SWEEP_CALLS_MAX = 1_000;
 const ALIVE_EVERY_MS = 5_000;
 const LEASE_SECONDS = 20;
 const PRICES_EVERY_MS = 10_000;
+const DELIVER_EVERY_MS = 1_000;
+/** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
+const RESEAL_EVERY_MS = 60_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -45,7 +50,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices } = this.#parts;
+    const { config, server, ledgerStore, prices, deliverer } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -54,6 +59,8 @@ export class Service implements AsyncDisposable {
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
+    this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
+    this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }

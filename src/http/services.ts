@@ -9,6 +9,7 @@ import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
+import type { Webhooks } from '../ledger/webhooks.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -36,6 +37,7 @@ export interface Services {
   sessions: Sessions;
   usage: UsageStore;
   vault: Vault;
+  webhooks: Webhooks;
 }
 
 export interface HttpLimits {

@@ -1,13 +1,6 @@
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
 import type { MerchantId, WebhookId } from '../domain/ids.ts';
-import { Secret } from '../domain/secret.ts';
-
-export interface WebhookSecretsOptions {
-  /** 32 bytes: the service's session key. What is used here is derived from it and opens no session. */
-  key: Secret<Buffer>;
-  /** Opens what was sealed before the key changed. */
-  previousKeys?: readonly Secret<Buffer>[];
-}
+import type { Secret } from '../domain/secret.ts';
 
 /** Whose secret it is; sealed for one webhook, it opens for no other. */
 export interface WebhookName {
@@ -16,6 +9,7 @@ export interface WebhookName {
 }
 
 const PREFIX = 'whsec_';
+const KEY_BYTES = 32;
 const SECRET_BYTES = 32;
 const KEY_ID_BYTES = 8;
 const IV_BYTES = 12;
@@ -31,11 +25,15 @@ export class WebhookSecrets {
   readonly #keys: ReadonlyMap<string, Buffer>;
   readonly #current: string;
 
-  constructor(options: WebhookSecretsOptions) {
-    const keys = [options.key, ...(options.previousKeys ?? [])].map((key) => derive(key, 'key', 32));
-    const ids = [options.key, ...(options.previousKeys ?? [])].map((key) => derive(key, 'id', KEY_ID_BYTES));
-    this.#keys = new Map(ids.map((id, index) => [id.toString('hex'), keys[index] ?? Buffer.alloc(0)]));
-    this.#current = ids[0]?.toString('hex') ?? '';
+  /**
+   * @param keys the service's session keys, 32 bytes each: today's, and the one before while it is kept. What is used here is derived from
+   * them and opens no session.
+   */
+  constructor(keys: readonly [Secret<Buffer>, ...(Secret<Buffer> | undefined)[]]) {
+    const known = keys.filter((key) => key !== undefined);
+    const ids = known.map((key) => derive(key, 'id', KEY_ID_BYTES).toString('hex'));
+    this.#keys = new Map(known.map((key, index) => [ids[index] ?? '', derive(key, 'key', KEY_BYTES)]));
+    this.#current = ids[0] ?? '';
   }
 
   /** Names the key that seals now; the first bytes of everything it sealed. */

@@ -15,13 +15,20 @@ export function urlProblem(text: string, rules: TargetRules): string | undefined
   if (text.length > CHARACTERS_MAX) return `must have at most ${String(CHARACTERS_MAX)} characters`;
   if (!URL.canParse(text)) return 'must be an https URL';
   const url = new URL(text);
+  return partsProblem(url) ?? placeProblem(url, rules);
+}
+
+function partsProblem(url: URL): string | undefined {
   if (`${url.username}${url.password}` !== '') return 'must hold no user or password';
-  if (text.includes('#')) return 'must hold no fragment';
-  const port = url.port === '' ? undefined : Number(url.port);
-  if (port !== undefined && port !== 443 && port <= 1_023) return 'must have port 443 or one above 1023';
+  if (url.href.includes('#')) return 'must hold no fragment';
+  const port = Number(url.port);
+  return url.port === '' || port === 443 || port > 1_023 ? undefined : 'must have port 443 or one above 1023';
+}
+
+function placeProblem(url: URL, rules: TargetRules): string | undefined {
   const host = hostOf(url);
-  if (url.protocol === 'http:' && rules.plainLoopback && isLoopback(host) && port !== undefined)
-    return undefined;
+  const here = url.protocol === 'http:' && url.port !== '' && rules.plainLoopback && isLoopback(host);
+  if (here) return undefined;
   if (url.protocol !== 'https:') return 'must be an https URL';
   return isIP(host) !== 0 && !isPublic(host) ? 'must be reachable from the internet' : undefined;
 }

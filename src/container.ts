@@ -252,15 +252,12 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
 const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
 
 function buildBedrock(config: Config, { clock }: Base) {
-  const limits = {
-    connectMs: config.connectTimeoutMs,
-    firstByteMs: config.firstByteTimeoutMs,
-    totalMs: config.totalTimeoutMs,
-    socketsMax: config.upstreamSocketsMax,
-  };
   return {
     runtime: new BedrockRuntime({
-      ...limits,
+      connectMs: config.connectTimeoutMs,
+      firstByteMs: config.firstByteTimeoutMs,
+      totalMs: config.totalTimeoutMs,
+      socketsMax: config.upstreamSocketsMax,
       endpoint: config.endpointBedrockRuntime,
       clientsMax: config.clientPoolMax,
       clientIdleMs: 60_000,

@@ -2,7 +2,7 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import { createServer as createSocketServer } from 'node:net';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { WebhookSender } from '../../src/ledger/webhook-sender-out.ts';
 import type { WebhookSenderOptions } from '../../src/ledger/webhook-sender-out.ts';
@@ -315,7 +315,7 @@ describe('receivers that misbehave', () => {
     expect(written).toBeLessThan(8_000_000);
   });
 
-  test.each<[string, (socket: import('node:net').Socket) => void, object]>([
+  test.each<[string, (socket: Socket) => void, object]>([
     ['never answers', () => undefined, { problem: 'no answer in time' }],
     ['hangs up', (socket) => socket.destroy(), { problem: 'connection lost' }],
     ['speaks no HTTP', (socket) => socket.end('hello\r\n\r\n'), { problem: 'connection lost' }],

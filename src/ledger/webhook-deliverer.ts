@@ -18,6 +18,8 @@ export interface DelivererParts {
   parallel?: number;
   /** How long an attempt is this process's alone. Longer than any attempt takes. Seconds; default 60. */
   leaseSeconds?: number;
+  /** Secrets that are read at one time when the key has changed. Default 200. */
+  resealAtOnce?: number;
 }
 
 const PARALLEL = 16;
@@ -34,7 +36,7 @@ export class WebhookDeliverer implements AsyncDisposable {
   readonly #parts: DelivererParts;
   readonly #running = new Map<Promise<void>, MerchantId>();
   readonly #stop = new AbortController();
-  #polling = false;
+  #round: Promise<void> | undefined;
   /** More may be due than there was room for. */
   #backlog = false;
 
@@ -44,40 +46,54 @@ export class WebhookDeliverer implements AsyncDisposable {
 
   /** Takes what is due, as much as there is room for, and starts it. @throws ServiceError ledger.unavailable */
   async poll(): Promise<void> {
-    const { store, parallel = PARALLEL, leaseSeconds = LEASE_SECONDS } = this.#parts;
-    if (this.#polling) return;
-    this.#polling = true;
+    if (this.#round !== undefined) return;
+    this.#round = this.#takeAll();
     try {
-      for (;;) {
-        const room = parallel - this.#running.size;
-        const busy = this.#busy();
-        this.#backlog = room <= 0 || busy.length > 0;
-        if (room <= 0 || this.#stop.signal.aborted) return;
-        const taken = await store.take(room, leaseSeconds, busy);
-        for (const delivery of taken) this.#start(delivery);
-        if (taken.length === 0) return;
-      }
+      await this.#round;
     } finally {
-      this.#polling = false;
+      this.#round = undefined;
     }
   }
 
   /** Seals secrets that are sealed with an older key with the one of today, so that the older one may go. @throws ServiceError ledger.unavailable */
   async resealAll(): Promise<void> {
     const { store, secrets, logger } = this.#parts;
-    const rows = await store.sealedOtherwise(secrets.keyId, RESEAL_AT_ONCE);
-    for (const { merchantId, webhookId, sealed: before } of rows) {
-      const after = secrets.reseal({ merchantId, webhookId }, before);
-      if (after === undefined)
-        logger.error('webhook secret is sealed with a key that is not here', { merchantId, webhookId });
-      else await store.reseal(merchantId, webhookId, { before, after });
-    }
+    let rows: Awaited<ReturnType<typeof store.sealedOtherwise>> = [];
+    do {
+      // From behind the last one on: those that cannot be opened stay where they are, and must not keep the others waiting.
+      rows = await store.sealedOtherwise(
+        secrets.keyId,
+        rows.at(-1),
+        this.#parts.resealAtOnce ?? RESEAL_AT_ONCE,
+      );
+      for (const { merchantId, webhookId, sealed: before } of rows) {
+        const after = secrets.reseal({ merchantId, webhookId }, before);
+        if (after === undefined)
+          logger.error('webhook secret is sealed with a key that is not here', { merchantId, webhookId });
+        else await store.reseal(merchantId, webhookId, { before, after });
+      }
+    } while (rows.length > 0);
   }
 
   /** Takes nothing more and ends what is under way; the next process sends it again. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    // What is being taken at this moment is started, and given back at once.
+    await this.#round?.catch(() => undefined);
     await Promise.all(this.#running.keys());
+  }
+
+  async #takeAll(): Promise<void> {
+    const { store, parallel = PARALLEL, leaseSeconds = LEASE_SECONDS } = this.#parts;
+    for (;;) {
+      const room = parallel - this.#running.size;
+      const busy = this.#busy();
+      this.#backlog = room <= 0 || busy.length > 0;
+      if (room <= 0 || this.#stop.signal.aborted) return;
+      const taken = await store.take(room, leaseSeconds, busy);
+      for (const delivery of taken) this.#start(delivery);
+      if (taken.length === 0) return;
+    }
   }
 
   #busy(): MerchantId[] {

@@ -13,6 +13,7 @@ import type {
   TakenDelivery,
   Webhook,
 } from './webhook-delivery.ts';
+import type { WebhookName } from './webhook-secrets.ts';
 
 interface TakenRow {
   merchant_id: string;
@@ -24,6 +25,10 @@ interface TakenRow {
   webhook_id: string | null;
   url: string | null;
   sealed: Uint8Array | null;
+}
+
+interface Sealed extends WebhookName {
+  sealed: Uint8Array;
 }
 
 /** One merchant may have this many attempts in one taking. */
@@ -134,13 +139,10 @@ export class WebhookStore {
     return rows[0]?.written === true;
   }
 
-  /** Secrets that are sealed with another key than this one. */
-  async sealedOtherwise(
-    keyId: Uint8Array,
-    limit: number,
-  ): Promise<{ merchantId: MerchantId; webhookId: WebhookId; sealed: Uint8Array }[]> {
+  /** Secrets that are sealed with another key than this one, in order of merchant and webhook, from behind `after` on. */
+  async sealedOtherwise(keyId: Uint8Array, after: WebhookName | undefined, limit: number): Promise<Sealed[]> {
     const rows = await this.#database.query<{ merchant_id: string; id: string; sealed: Uint8Array }>(
-      Prisma.sql`SELECT * FROM webhooks_sealed_otherwise(${keyId}, ${limit}::integer)`,
+      Prisma.sql`SELECT * FROM webhooks_sealed_otherwise(${keyId}, ${after?.merchantId ?? ''}, ${after?.webhookId ?? ''}, ${limit}::integer)`,
     );
     return rows.map((row) => ({
       merchantId: row.merchant_id as MerchantId,

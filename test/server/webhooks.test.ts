@@ -8,6 +8,7 @@ import type { MerchantId, WebhookId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { WebhookDeliverer } from '../../src/ledger/webhook-deliverer.ts';
 import type { DelivererParts } from '../../src/ledger/webhook-deliverer.ts';
+import type { DeliveryResult, TakenDelivery } from '../../src/ledger/webhook-delivery.ts';
 import { WebhookSecrets } from '../../src/ledger/webhook-secrets.ts';
 import { WebhookSender } from '../../src/ledger/webhook-sender-out.ts';
 import { WebhookStore } from '../../src/ledger/webhook-store.ts';
@@ -522,9 +523,9 @@ describe('receivers that do not take it', () => {
 
 describe('several deliverers, and ends', () => {
   /** A deliverer of its own, beside the service's. */
-  function newDeliverer(change: Partial<DelivererParts> = {}) {
+  function newDeliverer(change: Partial<DelivererParts> = {}, url = service.database.url) {
     const database = new Database({
-      url: new Secret(service.database.url),
+      url: new Secret(url),
       connectionsMax: 4,
       statementTimeoutMs: 5_000,
       onPoolError: () => undefined,
@@ -607,29 +608,78 @@ describe('several deliverers, and ends', () => {
     await database[Symbol.asyncDispose]();
   });
 
-  test('one that stops gives back what it was sending', async () => {
-    const merchant = await newMerchant();
-    const webhook = await newWebhook(merchant);
-    const { deliverer, database } = newDeliverer();
-    let asked = 0;
-    receiver.will(webhook.path, () => void (asked += 1));
-    // The service's own would take it first: it is given no time.
-    await admin.query(
+  test('one that stops gives back what it was sending: the next one has it at once', async () => {
+    // A database in which no service runs that could take it first.
+    await using empty = await newTestDatabase();
+    const owner = new pg.Client({ connectionString: empty.adminUrl });
+    await owner.connect();
+    const secrets = new WebhookSecrets([new Secret(randomBytes(32))]);
+    const merchantId = 'merchant-x' as MerchantId;
+    const webhookId = `wh_${'0'.repeat(22)}` as WebhookId;
+    const { sealed } = secrets.make({ merchantId, webhookId });
+    const path = `/in/${randomUUID()}`;
+    await owner.query(`INSERT INTO merchants (id, name) VALUES ($1, 'x')`, [merchantId]);
+    await owner.query(
+      `INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by) VALUES ($1, $2, $3, $4, '{alert.overrun}', 'x')`,
+      [merchantId, webhookId, receiver.url + path, sealed],
+    );
+    await owner.query(
       `INSERT INTO webhook_deliveries (merchant_id, webhook_id, event, body) VALUES ($1, $2, 'x', '{}')`,
-      [merchant.merchantId, webhook.id],
+      [merchantId, webhookId],
     );
-    await deliverer.poll();
-    await until(() => asked === 1);
-    const { rows } = await admin.query<{ lease: string | null }>(
-      'SELECT lease FROM webhook_deliveries WHERE webhook_id = $1',
-      [webhook.id],
-    );
-    expect(rows[0]?.lease).not.toBeNull();
-    receiver.will(webhook.path, 200);
-    await deliverer[Symbol.asyncDispose]();
+    const row = async () =>
+      (
+        await owner.query<{ state: string }>(
+          'SELECT state, attempts, lease, next_at <= now() AS due FROM webhook_deliveries',
+        )
+      ).rows;
+    receiver.will(path, () => undefined);
+    const stopping = newDeliverer({ secrets }, empty.url);
+    await stopping.deliverer.poll();
+    await arrived(path);
+    expect(await row()).toEqual([{ state: 'pending', attempts: 1, lease: expect.any(String), due: false }]);
+    await stopping.deliverer[Symbol.asyncDispose]();
+    expect(await row()).toEqual([{ state: 'pending', attempts: 1, lease: null, due: true }]);
+
+    receiver.will(path, 200);
+    const next = newDeliverer({ secrets }, empty.url);
+    await next.deliverer.poll();
+    await until(async () => (await row())[0]?.state === 'delivered');
+    expect(receiver.at(path)).toHaveLength(2);
+    expect(new Set(receiver.at(path).map(idOf)).size).toBe(1);
+    await next.deliverer[Symbol.asyncDispose]();
+    for (const { database } of [stopping, next]) await database[Symbol.asyncDispose]();
+    await owner.end();
+  });
+
+  test('one that stops while it takes something gives that back before it is gone', async () => {
+    let answer: (taken: TakenDelivery[]) => void = () => undefined;
+    const taking = new Promise<TakenDelivery[]>((resolve) => (answer = resolve));
+    const results: DeliveryResult[] = [];
+    const secrets = new WebhookSecrets([new Secret(randomBytes(32))]);
+    const merchantId = 'merchant-x' as MerchantId;
+    const webhookId = `wh_${'0'.repeat(22)}` as WebhookId;
+    const { deliverer, database } = newDeliverer({
+      secrets,
+      store: {
+        take: () => taking,
+        done: (_delivery, result) => {
+          results.push(result);
+          return Promise.resolve(true);
+        },
+        sealedOtherwise: () => Promise.resolve([]),
+        reseal: () => Promise.resolve(),
+      },
+    });
+    const round = deliverer.poll();
+    const gone = deliverer[Symbol.asyncDispose]();
+    const { sealed } = secrets.make({ merchantId, webhookId });
+    const names = { merchantId, id: randomUUID(), lease: randomUUID(), attempt: 1, event: 'x', body: '{}' };
+    answer([{ ...names, receiver: { webhookId, url: receiver.url, sealed } }]);
+    await gone;
+    expect(results).toEqual([{ state: 'pending', error: 'stopped', retrySeconds: 0 }]);
+    await round;
     await database[Symbol.asyncDispose]();
-    await inState(merchant, webhook, 'delivered');
-    expect(new Set(receiver.at(webhook.path).map(idOf)).size).toBe(1);
   });
 
   test('kill -9 between sending and writing the result: it arrives again, with the same webhook-id', async () => {
@@ -658,7 +708,12 @@ describe('several deliverers, and ends', () => {
 
     doomed.will(webhook.path, 200);
     await using heir = await startServiceProcess(env);
-    const person = new MerchantPerson(heir.url, { ...merchant, token: merchant.token ?? '' });
+    const person = new MerchantPerson(heir.url, {
+      merchantId: merchant.merchantId,
+      credentialId: merchant.credentialId,
+      apiKeyId: merchant.apiKeyId,
+      token: merchant.token ?? '',
+    });
     const [before] = await deliveries(person, webhook);
     expect(before).toMatchObject({ state: 'pending', attempts: 1 });
     // Nobody else has it until the lease ends; then, as a minute later:
@@ -708,7 +763,12 @@ describe('secrets at rest', () => {
 
   test('when the key changes they are sealed anew, and sign as before', async () => {
     const merchant = await newMerchant();
-    const webhook = await newWebhook(merchant);
+    const made = [await newWebhook(merchant), await newWebhook(merchant)];
+    // By id, as the database goes through them. What nobody can open is no wall for what comes after it.
+    const [lost, webhook] = made.sort((a, b) => (a.id < b.id ? -1 : 1)) as [Made, Made];
+    await admin.query(`UPDATE webhooks SET sealed = decode(repeat('ff', 8), 'hex') || sealed WHERE id = $1`, [
+      lost.id,
+    ]);
     const old = new Secret(Buffer.from(service.env['SESSION_KEY'] ?? '', 'base64'));
     const fresh = key();
     await using database = new Database({
@@ -730,6 +790,7 @@ describe('secrets at rest', () => {
         sender: new WebhookSender({ rules: { plainLoopback: true } }),
         clock: systemClock,
         logger: newLogger('info', { write: (line: string) => void lines.push(line) }),
+        resealAtOnce: 1,
       });
       await deliverer.resealAll();
     };
@@ -739,6 +800,7 @@ describe('secrets at rest', () => {
     expect((await sealedNow()).equals(before)).toBe(true);
     expect(lines.join()).toContain('sealed with a key that is not here');
     await reseal(new WebhookSecrets([fresh, old]));
+    expect(lines.filter((line) => line.includes(lost.id))).toHaveLength(2);
     expect(new WebhookSecrets([old]).sign(named, await sealedNow(), message)).toBeUndefined();
     expect(new WebhookSecrets([fresh]).sign(named, await sealedNow(), message)).toBe(signature);
     // And back, for the service that runs here.

@@ -41,7 +41,8 @@ CREATE INDEX webhook_deliveries_by_webhook ON webhook_deliveries (merchant_id, w
 CREATE FUNCTION event_time(at timestamptz) RETURNS text LANGUAGE sql STABLE
   AS $$ SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') $$;
 
--- In the transaction of the alert: both are committed or neither. A row trigger, because nearly every settlement raises none. What is done with is forgotten after 30 days, where there is news.
+-- In the transaction of the alert: both are committed or neither. A row trigger, because nearly every settlement raises none.
+-- What is done with is forgotten after 30 days, where there is news.
 CREATE FUNCTION alert_goes_out() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
   AS $$
   DECLARE
@@ -229,9 +230,13 @@ CREATE FUNCTION webhook_replay(p_merchant text, p_id text, p_delivery uuid, p_ac
 -- When the service's key changes: secrets that are still sealed with another one, and their new seal --------------------------------
 
 -- The first 8 bytes of what is sealed name the key.
-CREATE FUNCTION webhooks_sealed_otherwise(p_key_id bytea, p_limit integer) RETURNS TABLE (merchant_id text, id text, sealed bytea)
+CREATE FUNCTION webhooks_sealed_otherwise(p_key_id bytea, p_after_merchant text, p_after_id text, p_limit integer)
+  RETURNS TABLE (merchant_id text, id text, sealed bytea)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-  AS $$ SELECT w.merchant_id, w.id, w.sealed FROM webhooks w WHERE substring(w.sealed FROM 1 FOR 8) <> p_key_id ORDER BY 1, 2 LIMIT p_limit $$;
+  AS $$
+    SELECT w.merchant_id, w.id, w.sealed FROM webhooks w
+    WHERE (w.merchant_id, w.id) > (p_after_merchant, p_after_id) AND substring(w.sealed FROM 1 FOR 8) <> p_key_id ORDER BY 1, 2 LIMIT p_limit
+  $$;
 
 CREATE FUNCTION webhook_reseal(p_merchant text, p_id text, p_before bytea, p_after bytea) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
@@ -280,11 +285,11 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO merchant_bedrock_app', signature);
   END LOOP;
-  FOREACH signature IN ARRAY ARRAY['webhook_deliveries_due(integer, integer, text[])', 'webhooks_sealed_otherwise(bytea, integer)'] LOOP
+  FOREACH signature IN ARRAY ARRAY['webhook_deliveries_due(integer, integer, text[])', 'webhooks_sealed_otherwise(bytea, text, text, integer)'] LOOP
     EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_ops', signature);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
   END LOOP;
   GRANT EXECUTE ON FUNCTION webhook_deliveries_due(integer, integer, text[]) TO merchant_bedrock_owner;
-  GRANT EXECUTE ON FUNCTION webhooks_sealed_otherwise(bytea, integer) TO merchant_bedrock_app;
+  GRANT EXECUTE ON FUNCTION webhooks_sealed_otherwise(bytea, text, text, integer) TO merchant_bedrock_app;
 END
 $functions$;

@@ -543,6 +543,42 @@ describe('several deliverers, and ends', () => {
     return { deliverer, store, lines, database };
   }
 
+  /** One event for one webhook, in a database in which no service runs that could take it first. */
+  async function newOutbox() {
+    const empty = await newTestDatabase();
+    const owner = new pg.Client({ connectionString: empty.adminUrl });
+    await owner.connect();
+    const secrets = new WebhookSecrets([new Secret(randomBytes(32))]);
+    const merchantId = 'merchant-x' as MerchantId;
+    const webhookId = `wh_${'0'.repeat(22)}` as WebhookId;
+    const path = `/in/${randomUUID()}`;
+    await owner.query(`INSERT INTO merchants (id, name) VALUES ($1, 'x')`, [merchantId]);
+    await owner.query(
+      `INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by) VALUES ($1, $2, $3, $4, '{alert.overrun}', 'x')`,
+      [merchantId, webhookId, receiver.url + path, secrets.make({ merchantId, webhookId }).sealed],
+    );
+    await owner.query(
+      `INSERT INTO webhook_deliveries (merchant_id, webhook_id, event, body) VALUES ($1, $2, 'x', '{}')`,
+      [merchantId, webhookId],
+    );
+    return {
+      url: empty.url,
+      path,
+      secrets,
+      row: async () =>
+        (
+          await owner.query<{ state: string }>(
+            'SELECT state, attempts, lease, last_error, next_at <= now() AS due FROM webhook_deliveries',
+          )
+        ).rows[0],
+      endLease: () => owner.query('UPDATE webhook_deliveries SET next_at = now()'),
+      [Symbol.asyncDispose]: async () => {
+        await owner.end();
+        await empty[Symbol.asyncDispose]();
+      },
+    };
+  }
+
   test('three at work on one outbox: each event is sent once, and at one time by one only', async () => {
     const merchant = await newMerchant();
     const others = await Promise.all([newMerchant(), newMerchant(), newMerchant()]);
@@ -580,76 +616,46 @@ describe('several deliverers, and ends', () => {
   });
 
   test('who comes back after its lease writes nothing: the result of the later attempt stands', async () => {
-    const merchant = await newMerchant();
-    const webhook = await newWebhook(merchant);
-    const { store, database } = newDeliverer();
-    await admin.query(
-      `INSERT INTO webhook_deliveries (merchant_id, webhook_id, event, body, next_at) VALUES ($1, $2, 'x', '{}', now() + interval '1 hour')`,
-      [merchant.merchantId, webhook.id],
-    );
-    const take = async () => {
-      await admin.query(
-        `UPDATE webhook_deliveries SET next_at = now() - interval '1 second' WHERE webhook_id = $1`,
-        [webhook.id],
-      );
-      return (await store.take(10, 60, []))[0];
-    };
-    const late = await until(take);
-    expect(await store.take(10, 60, [])).toEqual([]);
-    const second = await until(take);
+    await using outbox = await newOutbox();
+    const { store, database } = newDeliverer({}, outbox.url);
+    const take = async () => (await store.take(10, 60, []))[0];
+    const late = (await take()) as TakenDelivery;
     expect(late.attempt).toBe(1);
+    expect(await take()).toBeUndefined();
+    await outbox.endLease();
+    const second = (await take()) as TakenDelivery;
     expect(second).toMatchObject({ id: late.id, attempt: 2 });
     expect(await store.done(late, { state: 'dead', error: 'late' })).toBe(false);
     expect(await store.done(second, { state: 'delivered', status: 200 })).toBe(true);
     expect(await store.done(second, { state: 'dead', error: 'twice' })).toBe(false);
-    expect(await deliveries(merchant, webhook)).toMatchObject([
-      { state: 'delivered', attempts: 2, lastError: null },
-    ]);
+    expect(await outbox.row()).toMatchObject({ state: 'delivered', attempts: 2, last_error: null });
     await database[Symbol.asyncDispose]();
   });
 
   test('one that stops gives back what it was sending: the next one has it at once', async () => {
-    // A database in which no service runs that could take it first.
-    await using empty = await newTestDatabase();
-    const owner = new pg.Client({ connectionString: empty.adminUrl });
-    await owner.connect();
-    const secrets = new WebhookSecrets([new Secret(randomBytes(32))]);
-    const merchantId = 'merchant-x' as MerchantId;
-    const webhookId = `wh_${'0'.repeat(22)}` as WebhookId;
-    const { sealed } = secrets.make({ merchantId, webhookId });
-    const path = `/in/${randomUUID()}`;
-    await owner.query(`INSERT INTO merchants (id, name) VALUES ($1, 'x')`, [merchantId]);
-    await owner.query(
-      `INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by) VALUES ($1, $2, $3, $4, '{alert.overrun}', 'x')`,
-      [merchantId, webhookId, receiver.url + path, sealed],
-    );
-    await owner.query(
-      `INSERT INTO webhook_deliveries (merchant_id, webhook_id, event, body) VALUES ($1, $2, 'x', '{}')`,
-      [merchantId, webhookId],
-    );
-    const row = async () =>
-      (
-        await owner.query<{ state: string }>(
-          'SELECT state, attempts, lease, next_at <= now() AS due FROM webhook_deliveries',
-        )
-      ).rows;
+    await using outbox = await newOutbox();
+    const { path, secrets, url, row } = outbox;
     receiver.will(path, () => undefined);
-    const stopping = newDeliverer({ secrets }, empty.url);
+    const stopping = newDeliverer({ secrets }, url);
     await stopping.deliverer.poll();
     await arrived(path);
-    expect(await row()).toEqual([{ state: 'pending', attempts: 1, lease: expect.any(String), due: false }]);
+    expect(await row()).toMatchObject({
+      state: 'pending',
+      attempts: 1,
+      lease: expect.any(String),
+      due: false,
+    });
     await stopping.deliverer[Symbol.asyncDispose]();
-    expect(await row()).toEqual([{ state: 'pending', attempts: 1, lease: null, due: true }]);
+    expect(await row()).toMatchObject({ state: 'pending', attempts: 1, lease: null, due: true });
 
     receiver.will(path, 200);
-    const next = newDeliverer({ secrets }, empty.url);
+    const next = newDeliverer({ secrets }, url);
     await next.deliverer.poll();
-    await until(async () => (await row())[0]?.state === 'delivered');
+    await until(async () => (await row())?.state === 'delivered');
     expect(receiver.at(path)).toHaveLength(2);
     expect(new Set(receiver.at(path).map(idOf)).size).toBe(1);
     await next.deliverer[Symbol.asyncDispose]();
     for (const { database } of [stopping, next]) await database[Symbol.asyncDispose]();
-    await owner.end();
   });
 
   test('one that stops while it takes something gives that back before it is gone', async () => {

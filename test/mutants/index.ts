@@ -6,6 +6,7 @@ import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
 import { STREAMS } from './streams.ts';
+import { WEBHOOKS } from './webhooks.ts';
 
 /** The promises of the product and how each is broken on purpose: `npm run test:mutants`. */
 export const MUTANTS: readonly Mutant[] = [
@@ -16,4 +17,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...DATABASE,
   ...AUDIT,
   ...HTTP,
+  ...WEBHOOKS,
 ];

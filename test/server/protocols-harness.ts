@@ -113,7 +113,7 @@ export async function exchangeRaw(port: number, parts: (string | Buffer)[], ms =
   const received: Buffer[] = [];
   socket.on('data', (chunk) => received.push(chunk));
   socket.on('error', () => undefined);
-  const closed = once(socket, 'close');
+  const closed = new Promise((resolve) => socket.once('close', resolve)); // once() would reject on a reset
   for (const part of parts) {
     socket.write(part);
     await sleep(5);

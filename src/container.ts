@@ -1,28 +1,17 @@
-import { randomUUID } from 'node:crypto';
 import { createApp } from './app.ts';
 import { AuditStore } from './audit/audit-store.ts';
-import { ApiKeyStore } from './auth/api-key-store.ts';
-import { ApiKeys } from './auth/api-keys.ts';
-import { newBearerVerifier } from './auth/bearer.ts';
-import { TokenHasher } from './auth/token-hash.ts';
-import type { Pepper } from './auth/token-hash.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
 import type { Config } from './config/settings.ts';
-import { CredentialStore } from './credentials/credential-store.ts';
-import { AwsIdentityCheck } from './credentials/identity-aws.ts';
-import { OpenedCache } from './credentials/opened-cache.ts';
-import { CredentialResolver } from './credentials/resolve.ts';
-import { Sessions } from './credentials/sessions.ts';
-import { AwsSecretVault } from './credentials/vault-aws.ts';
-import { Vault } from './credentials/vault.ts';
+import type { Base } from './container/base.ts';
+import { buildCallers } from './container/callers.ts';
+import { buildCredentials } from './container/credentials.ts';
+import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { systemClock } from './domain/clock.ts';
-import type { Clock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
-import { KeptAnswers } from './gateway/kept-answers.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -31,33 +20,22 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
-import { AnswerSeal } from './ledger/answer-seal.ts';
-import { AnswerStore } from './ledger/answer-store.ts';
 import { LimitStore } from './ledger/limit-store.ts';
-import { LedgerStore } from './ledger/ledger-store.ts';
-import { Ledger } from './ledger/ledger.ts';
-import { openSpool } from './ledger/open-spool.ts';
 import { PriceStore } from './ledger/price-store.ts';
-import { Prices } from './ledger/prices.ts';
 import { UsageStore } from './ledger/usage-store.ts';
 import { UsageVerifyStore } from './ledger/usage-verify-store.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
-import type { Logger } from './observability/logger.ts';
-import { buildJwt } from './jwt-settings.ts';
 import { Database } from './persistence/database.ts';
 import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
 import { Service } from './service.ts';
 
 /** What tests replace. Everything else is always the real thing. */
-export interface Overrides {
-  clock?: Clock;
-  logger?: Logger;
-}
+export type Overrides = Partial<Pick<Base, 'clock' | 'logger'>>;
 
 /**
- * Every `new` of the system, in the order of who needs whom.
+ * Every `new` of the system, in the order of who needs whom; container/ has the rooms with more than a few.
  * @throws Error when the database cannot be reached, is not migrated, or the login may do more than it should.
  */
 export async function build(config: Config, secrets: Secrets, overrides: Overrides = {}): Promise<Service> {
@@ -79,36 +57,23 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
   }
 }
 
-/** Batches of holds, and of settlements, that may be on their way to Postgres at one time. */
-const LEDGER_LANES = 2;
-
-type Base = Required<Overrides> & { database: Database };
-
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
-  const { logger, database } = base;
+  const { clock, logger, database } = base;
   const { closers, ...credentials } = buildCredentials(config, secrets, base);
-  const audit = new AuditStore(database);
+  const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
-  const merchants = new Merchants(merchantStore, { clock: base.clock, max: config.rememberedMax });
-  const apiKeyStore = new ApiKeyStore(database);
-  const apiKeys = buildApiKeys(config, secrets, { store: apiKeyStore, clock: base.clock });
-  const { answerStore, ledger, ledgerStore, spool } = await buildLedger(config, base);
-  await ledgerStore.makePartitions(12);
-  const prices = new Prices(new PriceStore(database), base.clock);
-  await prices.refresh();
+  const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
+  const { answers, ledger, prices, spool, ...books } = await buildLedger(config, secrets, base);
+  const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const { runtime, models } = buildBedrock(config, base);
-  const modelsBehind = new ModelsBehind({ models, clock: base.clock });
+  const modelsBehind = new ModelsBehind({ models, clock });
+  const admission = new Admission({ ...config, ...credentials, ledger, merchants, prices, modelsBehind });
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    audit,
+    audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(
-      new Admission({ ...config, ...credentials, ledger, merchants, prices, modelsBehind }),
-      runtime,
-      buildAnswers(secrets, { answerStore, logger }),
-      config,
-    ),
+    gateway: new Gateway(admission, runtime, answers, config),
     health: {
       shuttingDown: false,
       databaseReady: () => isSchemaReady(database),
@@ -126,141 +91,41 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ...credentials,
     usage: new UsageStore(database),
     usageVerify: new UsageVerifyStore(database),
+    webhooks,
   };
-  const verify = newBearerVerifier({
-    apiKeys,
-    ...buildJwt(config, secrets, base.clock),
-    devTokens: config.authDevTokens,
-  });
-  const server = createServer(
-    createApp(services, (how) => authenticate(verify, how)),
-    serverOptions(config, logger),
-  );
+  const app = createApp(services, (how) => authenticate(verify, how));
   return new Service({
     config,
-    server,
+    server: createServer(app, serverOptions(config, logger)),
     services,
-    ledgerStore,
-    answerStore,
+    ...books,
     spool,
     prices,
+    deliverer,
     // The spool before the database: it tries once more to write what waits.
-    closers: [...(spool ? [spool] : []), runtime, modelsBehind, models, ...closers, merchants, database],
+    closers: [
+      deliverer,
+      ...(spool ? [spool] : []),
+      runtime,
+      modelsBehind,
+      models,
+      ...closers,
+      merchants,
+      database,
+    ],
   });
-}
-
-async function buildLedger(config: Config, { database, logger }: Base) {
-  const processId = randomUUID();
-  const ledgerStore = new LedgerStore(database, { processId, lanes: LEDGER_LANES });
-  const spool = await openSpool(config, { processId, store: ledgerStore, logger });
-  const ledger = new Ledger(ledgerStore, {
-    ...(spool && { spool }),
-    settleRetryDelaysMs: [50, 200, 1_000, 3_000],
-    onUnsettled: (callId, error) => {
-      logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
-    },
-  });
-  return { answerStore: new AnswerStore(database), ledger, ledgerStore, spool };
-}
-
-function buildAnswers(
-  { sessionKey, sessionKeyPrevious }: Secrets,
-  { answerStore: store, logger }: { answerStore: AnswerStore; logger: Logger },
-): KeptAnswers {
-  return new KeptAnswers({
-    store,
-    seal: new AnswerSeal([sessionKey, ...(sessionKeyPrevious ? [sessionKeyPrevious] : [])]),
-    onLost: (callId, error) => {
-      logger.warn('answer not kept', { callId, ...errorFields(error) });
-    },
-  });
-}
-
-function buildApiKeys(
-  config: Config,
-  secrets: Secrets,
-  parts: { store: ApiKeyStore; clock: Clock },
-): ApiKeys {
-  const previous = secrets.tokenPepperPrevious;
-  const peppers: [Pepper, ...Pepper[]] = [{ version: config.tokenPepperVersion, key: secrets.tokenPepper }];
-  if (previous) peppers.push({ version: config.tokenPepperVersion - 1, key: previous });
-  const environment = config.environment === 'production' ? 'live' : 'test';
-  return new ApiKeys({
-    ...parts,
-    hasher: new TokenHasher(peppers),
-    rememberedMax: config.rememberedMax,
-    environment,
-  });
-}
-
-function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
-  const {
-    endpointSts: sts,
-    endpointBedrock: bedrock,
-    endpointKms: kms,
-    endpointSecretsManager: secretsManager,
-  } = config;
-  const identity = new AwsIdentityCheck({
-    regions: config.enabledRegions,
-    endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
-  });
-  const sealed = new AwsSecretVault({
-    region: config.awsRegion,
-    environment: config.deployment,
-    kmsKeyId: config.vaultKmsKeyId,
-    endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
-    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
-  });
-  const opened = new OpenedCache({
-    clock,
-    max: config.openedCredentialsMax,
-    ttlMs: config.openedCredentialsTtlMs,
-  });
-  const vault = new Vault({
-    store: new CredentialStore(database),
-    secrets: sealed,
-    identity,
-    opened,
-    clock,
-    onLeftover: (secretName, cause) => {
-      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
-        secretName,
-        ...errorFields(cause),
-      });
-    },
-  });
-  const sessions = new Sessions({
-    key: secrets.sessionKey,
-    ...(secrets.sessionKeyPrevious && { previousKeys: [secrets.sessionKeyPrevious] }),
-    clock,
-  });
-  const { serviceDefaultRegion: region } = config;
-  const resolver = new CredentialResolver({
-    vault,
-    sessions,
-    identity,
-    clock,
-    regions: config.enabledRegions,
-    ...(config.serviceDefaultsEnabled &&
-      secrets.serviceDefault &&
-      region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
-  });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
 }
 
 /** Questions about models are small and quick, unlike paid calls. */
 const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
 
-function buildBedrock(config: Config, { clock }: Base) {
-  const limits = {
-    connectMs: config.connectTimeoutMs,
-    firstByteMs: config.firstByteTimeoutMs,
-    totalMs: config.totalTimeoutMs,
-    socketsMax: config.upstreamSocketsMax,
-  };
+function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
   return {
     runtime: new BedrockRuntime({
-      ...limits,
+      connectMs: config.connectTimeoutMs,
+      firstByteMs: config.firstByteTimeoutMs,
+      totalMs: config.totalTimeoutMs,
+      socketsMax: config.upstreamSocketsMax,
       endpoint: config.endpointBedrockRuntime,
       clientsMax: config.clientPoolMax,
       clientIdleMs: 60_000,

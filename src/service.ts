@@ -5,6 +5,7 @@ import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
 import type { Spool } from './ledger/spool.ts';
+import type { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
 import { errorFields } from './observability/logger.ts';
 
 interface ServiceParts {
@@ -15,6 +16,7 @@ interface ServiceParts {
   spool: Spool | undefined;
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
+  deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -30,6 +32,9 @@ const ANSWERS_EVERY_MS = 60_000;
 /** Of up to 1 MiB each, in one transaction that the merchants' calls wait for. */
 const ANSWERS_MAX = 100;
 const PRICES_EVERY_MS = 10_000;
+const DELIVER_EVERY_MS = 1_000;
+/** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
+const RESEAL_EVERY_MS = 60_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -54,7 +59,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -67,6 +72,8 @@ export class Service implements AsyncDisposable {
       while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
+    this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
+    this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }

@@ -125,6 +125,19 @@ export const ERRORS = {
   },
   'limit.unpriced': { status: 403, title: 'Model has no price', awsType: 'AccessDeniedException' },
   'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
+  'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
+  'webhook.delivery_not_found': {
+    status: 404,
+    title: 'Delivery not found',
+    awsType: 'ResourceNotFoundException',
+  },
+  'webhook.delivery_pending': {
+    status: 409,
+    title: 'Delivery is still being tried',
+    awsType: 'ConflictException',
+  },
+  'webhook.disabled': { status: 409, title: 'Webhook is disabled', awsType: 'ConflictException' },
+  'webhook.too_many': { status: 409, title: 'Too many webhooks', awsType: 'ConflictException' },
   'idempotency.key_reused': {
     status: 422,
     title: 'Idempotency key used for something else',

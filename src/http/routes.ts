@@ -1,3 +1,4 @@
+import { listAlerts } from './handlers/alerts/list.ts';
 import { createApiKey } from './handlers/api-keys/create.ts';
 import { listApiKeys } from './handlers/api-keys/list.ts';
 import { revokeApiKey } from './handlers/api-keys/revoke.ts';
@@ -28,6 +29,12 @@ import { usageExport } from './handlers/usage/export.ts';
 import { usageRecords } from './handlers/usage/records.ts';
 import { usageReport } from './handlers/usage/report.ts';
 import { usageVerify } from './handlers/usage/verify.ts';
+import { createWebhook } from './handlers/webhooks/create.ts';
+import { deleteWebhook } from './handlers/webhooks/delete.ts';
+import { listDeliveries } from './handlers/webhooks/deliveries.ts';
+import { listWebhooks } from './handlers/webhooks/list.ts';
+import { replayDelivery } from './handlers/webhooks/replay.ts';
+import { testWebhook } from './handlers/webhooks/test.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
@@ -64,6 +71,13 @@ export const ROUTES: readonly Route[] = [
   route('GET', `${M}/usage/verify`, 'usage:read', usageVerify),
   route('GET', `${M}/limits`, 'usage:read', getLimits),
   route('PUT', `${M}/limits`, 'limits:write', putLimits),
+  route('GET', `${M}/alerts`, 'usage:read', listAlerts),
+  route('GET', `${M}/webhooks`, 'usage:read', listWebhooks),
+  route('POST', `${M}/webhooks`, 'webhooks:write', createWebhook),
+  route('DELETE', `${M}/webhooks/:wid`, 'webhooks:write', deleteWebhook),
+  route('POST', `${M}/webhooks/:wid/test`, 'webhooks:write', testWebhook),
+  route('GET', `${M}/webhooks/:wid/deliveries`, 'usage:read', listDeliveries),
+  route('POST', `${M}/webhooks/:wid/deliveries/:did/replay`, 'webhooks:write', replayDelivery),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
 
   route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),

@@ -11,6 +11,7 @@ import type { LimitStore } from '../ledger/limit-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
 import type { UsageVerifyStore } from '../ledger/usage-verify-store.ts';
+import type { Webhooks } from '../ledger/webhooks.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -40,6 +41,7 @@ export interface Services {
   usage: UsageStore;
   usageVerify: UsageVerifyStore;
   vault: Vault;
+  webhooks: Webhooks;
 }
 
 export interface HttpLimits {

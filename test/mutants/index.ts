@@ -8,6 +8,7 @@ import { HTTP } from './http.ts';
 import { OUTAGES } from './outages.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
+import { WEBHOOKS } from './webhooks.ts';
 
 /** The promises of the product and how each is broken on purpose: `npm run test:mutants`. */
 export const MUTANTS: readonly Mutant[] = [
@@ -20,4 +21,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...HTTP,
   ...USAGE,
   ...OUTAGES,
+  ...WEBHOOKS,
 ];

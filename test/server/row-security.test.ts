@@ -28,6 +28,15 @@ const DEFINERS = [
   'plan_create',
   'prices_import',
   'process_alive',
+  'webhook_create',
+  'webhook_delete',
+  'webhook_deliveries_due',
+  'webhook_deliveries_take',
+  'webhook_delivery_done',
+  'webhook_replay',
+  'webhook_reseal',
+  'webhook_test',
+  'webhooks_sealed_otherwise',
 ];
 /** Those that see past the tenant, because a batch holds calls of many merchants. */
 const LEDGER = ['ledger_hold', 'ledger_settle', 'ledger_sweep', 'process_alive'];
@@ -40,6 +49,8 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'idempotency_keys',
   'corrections',
   'usage_days',
+  'webhooks',
+  'webhook_deliveries',
   'audit_events',
   'audit_heads',
   'operator_keys',
@@ -85,6 +96,9 @@ async function newCopy(): Promise<Copy> {
       INSERT INTO limits (merchant_id, scope, scope_id, spec, set_by) VALUES ('${merchant}', 'merchant', '', '{}', 'x');
       INSERT INTO counters (merchant_id, scope, scope_id, period, starts_at) VALUES ('${merchant}', 'merchant', '', 'total', 'epoch');
       INSERT INTO limit_hits VALUES ('${merchant}', now(), 'merchant', 'x', 'hard', 1);
+      INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by)
+        VALUES ('${merchant}', 'wh_' || repeat('0', 22), 'x', 'x', '{alert.threshold}', 'x');
+      -- Fills webhook_deliveries.
       INSERT INTO alerts (merchant_id, id, kind, scope, scope_id, limit_name, starts_at, threshold, used)
         VALUES ('${merchant}', uuid_v7(), 'threshold', 'merchant', '', 'x', now(), 50, 1);
       INSERT INTO idempotency_keys (merchant_id, key_hash, body_hash, call_id, created_at)
@@ -206,6 +220,11 @@ describe('from the catalog', () => {
       `SELECT relname FROM pg_class WHERE pg_get_userbyid(relowner) = 'merchant_bedrock_ledger'`,
     );
     expect(owned.rows).toEqual([]);
+    const { rows: sees } = await admin.query(
+      `SELECT bool_or(has_column_privilege('merchant_bedrock_ledger', t, c, 'SELECT')) AS may
+       FROM (VALUES ('webhooks', 'url'), ('webhooks', 'sealed'), ('webhook_deliveries', 'body')) AS n (t, c)`,
+    );
+    expect(sees).toEqual([{ may: false }]);
   });
 
   test('no role of ours can log in with power, and the login of the service has none', async () => {
@@ -308,6 +327,9 @@ describe('from the catalog', () => {
       `ALTER TABLE calls DISABLE ROW LEVEL SECURITY`,
       `SET ROLE merchant_bedrock_owner`,
       `SELECT * FROM operator_keys`,
+      `SELECT sealed FROM webhooks`,
+      `SELECT * FROM webhook_deliveries_due(1, 1, '{}')`,
+      `UPDATE webhook_deliveries SET state = 'dead'`,
     ]) {
       await expect(login.query(sql)).rejects.toMatchObject({
         code: expect.stringMatching(/^(42501|42939)$/),
@@ -324,6 +346,8 @@ describe('at work', () => {
     'credential_versions',
     'calls',
     'usage_days',
+    'webhooks',
+    'webhook_deliveries',
     'audit_events',
     'audit_heads',
   ];

@@ -1,0 +1,294 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CallId, MerchantId } from '../../src/domain/ids.ts';
+import { NO_TOKENS } from '../../src/domain/usage.ts';
+import type { TokenCounts } from '../../src/domain/usage.ts';
+import type { CallOutcome } from '../../src/domain/usage.ts';
+import { Person } from '../support/people.ts';
+import { chains, compare, compareAudit, differences, limitsPassed, readRows } from './books.ts';
+import type { Row } from './books.ts';
+import type { Chance } from './chance.ts';
+import { until } from './house.ts';
+import type { House } from './house.ts';
+import { changeOpen, idsOf, limitTight } from './household.ts';
+import type { Allowance, Household, Resident } from './household.ts';
+import { makeCalls, planCalls, repeatCut, scriptFaults } from './load.ts';
+import type { LoadPlan, Seen } from './load.ts';
+import type { Grip, KillPoint } from './points.ts';
+import { witnessesOf } from './witness.ts';
+import type { Witness } from './witness.ts';
+
+export interface RoundOrder {
+  number: number;
+  point: KillPoint;
+  chance: Chance;
+  household: Household;
+  /** What the stand-in saw of this household in earlier rounds. */
+  earlier: readonly Witness[];
+  stopped: AbortSignal;
+}
+
+/** What a round did, and what was wrong afterwards. */
+export interface RoundResult {
+  number: number;
+  point: string;
+  /** The limit that the tight merchant had. */
+  limit: string;
+  seen: Seen[];
+  /** What came to AWS in this round. */
+  witnesses: Witness[];
+  brokenOff: number;
+  /** Rows that nobody could tell the outcome of, before the reconciler. */
+  unknown: number;
+  resolved: number;
+  faults: string[];
+}
+
+const BASE_PLAN = { calls: 36, spreadMs: 450, tightShare: 0.35, pace: { eventDelayMs: 3, delayMs: 4 } };
+const SWEEP_CALLS = 1_000;
+/** Beyond the attempts to settle, and the time a left caller's call is read on. Milliseconds. */
+const LEAVE_MS = 20_000;
+
+/** One death: load, kill, successor, sweep, checks, reconciler, checks. @throws Error when the moment did not come or something hangs */
+export async function runRound(house: House, order: RoundOrder): Promise<RoundResult> {
+  const { point, chance, household, stopped } = order;
+  const merchants = idsOf(household);
+  const day = new Date().getUTCDate();
+  const allowance = await limitTight(house, household, chance);
+  const plan: LoadPlan = { ...BASE_PLAN, ...point.plan, round: order.number };
+  const endFaults = scriptFaults(house.standIn, plan, chance);
+  const intents = planCalls(plan, household, chance);
+  const load = makeCalls(house.service.url, intents, stopped);
+  const change = changeUnderLoad(house, order);
+  try {
+    const grip = await point.reach({ house, chance, merchants });
+    await kill(house, point, { grip, chance, load });
+    const cut = await load;
+    endFaults();
+    const again = await repeatCut(house.service.url, intents, cut, stopped);
+    await settleDown(house, merchants);
+    const seen = [...cut, ...again];
+    const { witnesses, brokenOff } = witnessesOf(house.standIn.journal);
+    house.standIn.forget();
+    const books = { house, household, witnesses: [...order.earlier, ...witnesses] };
+    const rows = await readRows(house.admin, merchants);
+    const faults = [
+      ...(await audited(books, rows)),
+      ...(await acknowledged(house, rows, seen, await change)),
+      ...(day === new Date().getUTCDate() ? overspent(allowance, household, witnesses) : []),
+    ];
+    const reconciled = await reconcile(books, rows);
+    faults.push(...reconciled.faults);
+    const { number } = order;
+    const { unknown, resolved } = reconciled;
+    return {
+      number,
+      point: point.name,
+      limit: allowance.name,
+      seen,
+      witnesses,
+      brokenOff,
+      unknown,
+      resolved,
+      faults,
+    };
+  } finally {
+    // Whatever went wrong: nothing of this round runs on into the next.
+    house.gate.open('lose');
+    await Promise.allSettled([load, change]);
+  }
+}
+
+/** In half of the rounds the operator changes the other merchant meanwhile. @returns the request id of a change that was acknowledged */
+async function changeUnderLoad(
+  house: House,
+  { chance, household }: RoundOrder,
+): Promise<string | undefined> {
+  const [meant, afterMs] = [chance.happens(0.5), chance.between(0, 400)];
+  if (!meant) return undefined;
+  await sleep(afterMs);
+  return changeOpen(house, household, chance).catch(() => undefined);
+}
+
+interface Killing {
+  grip: Grip;
+  chance: Chance;
+  load: Promise<Seen[]>;
+}
+
+async function kill(house: House, { victim }: KillPoint, killing: Killing): Promise<void> {
+  if (victim === 'service') await killService(house, killing.grip);
+  else await killPostgres(house, killing, victim === 'both');
+}
+
+/** SIGKILL, and a successor. What the dead one held is taken over by the sweeper once its lease has ended. */
+async function killService(house: House, { onDeath, onTakeOver }: Grip): Promise<void> {
+  await house.service.end('SIGKILL');
+  const remains = await house.remains();
+  await onDeath(remains);
+  await house.startService();
+  await endLeases(house, remains.processes);
+  await house.newLedgerStore().sweep(SWEEP_CALLS);
+  await onTakeOver();
+  await house.sessionsOver(remains.sessions);
+}
+
+async function killPostgres(house: House, { grip, chance, load }: Killing, serviceToo: boolean): Promise<void> {
+  if (house.cluster === undefined) throw new Error('this Postgres cannot be killed');
+  await house.cluster.crash();
+  // Both the first attempts to settle and the later, rarer ones.
+  await sleep(chance.between(serviceToo ? 150 : 0, 1_500));
+  if (serviceToo) await house.service.end('SIGKILL');
+  await house.restartPostgres();
+  await grip.onDeath({ processes: [], sessions: [] });
+  if (!serviceToo) {
+    await goesOn(house);
+    await load;
+    await leaves(house);
+  }
+  const { processes } = await house.remains();
+  await house.startService();
+  await endLeases(house, processes);
+}
+
+/** The service that lost its database finds it again by itself. */
+async function goesOn(house: House): Promise<void> {
+  const anyone = new Person(house.service.url);
+  await until('the service is ready again', async () => (await anyone.get('/readyz')).status === 200);
+}
+
+/** Leaves in order, which it may only when all it could settle is settled. @throws Error when it does not, or not with code 0 */
+async function leaves(house: House): Promise<void> {
+  const ended = house.service.end('SIGTERM');
+  const end = await Promise.race([ended, sleep(LEAVE_MS, undefined, { ref: false })]);
+  if (end?.code !== 0) throw new Error(`the service did not leave in order: ${JSON.stringify(end)}`);
+}
+
+/** What waiting for twenty seconds would do. */
+async function endLeases(house: House, processes: readonly string[]): Promise<void> {
+  await house.admin.query(
+    `UPDATE processes SET lease_until = clock_timestamp() - interval '1 second' WHERE id = ANY ($1)`,
+    [processes],
+  );
+}
+
+/** Nothing is under way at AWS, and the sweeper has found everything. */
+async function settleDown(house: House, merchants: readonly string[]): Promise<void> {
+  await until('AWS is done', () => house.standIn.journal.every(({ outcome }) => outcome !== 'open'));
+  const ledger = house.newLedgerStore();
+  await until('no call is held any more', async () => {
+    await ledger.sweep(SWEEP_CALLS);
+    return (await house.heldRows(merchants)) === 0;
+  });
+}
+
+interface Books {
+  house: House;
+  household: Household;
+  /** Of all rounds of the household. */
+  witnesses: readonly Witness[];
+}
+
+/** Everything that must hold at any time. */
+async function audited({ house, household, witnesses }: Books, rows: readonly Row[]): Promise<string[]> {
+  const merchants = idsOf(household);
+  return [
+    ...compare(rows, witnesses, [household.open, household.tight]),
+    ...compareAudit(rows),
+    ...(await differences(house.admin, merchants)),
+    ...(await chains(house.audit, merchants)),
+    ...(await limitsPassed(house.admin, merchants)),
+  ];
+}
+
+/** What somebody was told has happened is in the books, whoever died since. */
+async function acknowledged(
+  house: House,
+  rows: readonly Row[],
+  seen: readonly Seen[],
+  change: string | undefined,
+): Promise<string[]> {
+  const ids = new Set(rows.map(({ id }) => id));
+  const faults = seen
+    .filter(({ callId }) => callId !== undefined && !ids.has(callId))
+    .map(({ tag, callId }) => `${tag} was answered as call ${callId ?? ''}, which has no row`);
+  if (change === undefined) return faults;
+  const { rowCount } = await house.admin.query(
+    `SELECT 1 FROM audit_events WHERE action = 'merchant.updated' AND request_id = $1`,
+    [change],
+  );
+  return rowCount === 1 ? faults : [...faults, `change ${change} was acknowledged and is not on record`];
+}
+
+/** By what AWS bills, and not by our own counters. Money by the price of the model. */
+function overspent(allowance: Allowance, { tight }: Household, witnesses: readonly Witness[]): string[] {
+  const own = witnesses.filter(({ accountId }) => accountId === tight.accountId);
+  const ran = own.filter(({ executed }) => executed).map(({ tokens = NO_TOKENS }) => tokens);
+  const spent = {
+    requests: own.length,
+    tokens: sum(ran.map(({ input, output }) => input + output)),
+    nanoUsd: sum(ran.map(priceOf)),
+  };
+  return (['requests', 'tokens', 'nanoUsd'] as const)
+    .filter((name) => spent[name] > (allowance[name] ?? Infinity))
+    .map((name) => `${tight.id} may use ${String(allowance[name])} ${name}, used ${String(spent[name])} at AWS`);
+}
+
+function priceOf({ input, output }: TokenCounts): number {
+  return Math.ceil(input * 800 + output * 4_000);
+}
+
+/**
+ * Rows that are unknown are shown to their merchant, and then resolved by the journal as a reconciler would by AWS's invocation logs, each
+ * once. All checks hold again after it.
+ */
+async function reconcile(
+  books: Books,
+  before: readonly Row[],
+): Promise<{ unknown: number; resolved: number; faults: string[] }> {
+  const { house, household, witnesses } = books;
+  const unknown = before.filter(({ state }) => state === 'unknown');
+  const shown = [...(await shownUnknown(house, household.open)), ...(await shownUnknown(house, household.tight))];
+  const faults: string[] = [];
+  if (shown.sort().join() !== unknown.map(({ id }) => id).sort().join())
+    faults.push(`unknown are ${unknown.map(({ id }) => id).join()}, GET /usage/records shows ${shown.join()}`);
+  const byId = new Map(witnesses.map((witness) => [witness.callId, witness]));
+  const ledger = house.newLedgerStore();
+  let resolved = 0;
+  for (const { id, merchantId } of unknown) {
+    const settle = () =>
+      ledger.settle(merchantId as MerchantId, id as CallId, outcomeBy(byId.get(id)));
+    if (await settle()) resolved += 1;
+    else faults.push(`call ${id} is unknown and could not be resolved`);
+    if (await settle()) faults.push(`call ${id} was resolved twice`);
+  }
+  const after = await readRows(house.admin, idsOf(household));
+  faults.push(...(await audited(books, after)));
+  for (const { id, state } of after)
+    if (state === 'unknown' || state === 'held') faults.push(`call ${id} is ${state} after the reconciler`);
+  return { unknown: unknown.length, resolved, faults };
+}
+
+function outcomeBy(witness: Witness | undefined): CallOutcome {
+  if (witness?.tokens !== undefined && witness.executed)
+    return { state: 'settled', usage: { tokens: witness.tokens, provenance: 'metrics' }, upstream: {} };
+  return { state: 'void', reason: 'AWS has no record that it ran', upstream: {} };
+}
+
+async function shownUnknown(house: House, { id, token }: Resident): Promise<string[]> {
+  const merchant = new Person(house.service.url, token);
+  const found: string[] = [];
+  for (let cursor = ''; ;) {
+    const { status, json } = await merchant.get(
+      `/api/merchants/${id}/bedrock/usage/records?limit=100${cursor}`,
+    );
+    if (status !== 200) throw new Error(`GET /usage/records was answered ${String(status)}`);
+    const { items, nextCursor } = json as { items: { id: string; state: string }[]; nextCursor?: string };
+    found.push(...items.filter(({ state }) => state === 'unknown').map((record) => record.id));
+    if (nextCursor === undefined) return found;
+    cursor = `&cursor=${nextCursor}`;
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}

@@ -59,7 +59,7 @@ export interface LimitRefusal extends LimitUse {
 
 /** What the admission statement answers for one call. */
 export type HoldAnswer =
-  | { verdict: 'admitted'; id: CallId; maxTokens?: number; limits: readonly LimitUse[] }
+  | { verdict: 'admitted'; id: CallId; maxTokens: number | null; limits: readonly LimitUse[] }
   | { verdict: 'limit'; limit: LimitRefusal }
   | { verdict: 'replay'; id: CallId }
   | { verdict: StaticVerdict };

@@ -3,7 +3,7 @@ import type { CallOutcome } from '../domain/usage.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
 import { Batcher } from './batcher.ts';
-import type { CallIntent, HoldAnswer, LimitUse, StaticVerdict } from './call-intent.ts';
+import type { CallIntent, HoldAnswer, LimitUse } from './call-intent.ts';
 
 /** At most this many calls share a commit: beyond it a batch takes longer than what it saves. */
 const BATCH_SIZE_MAX = 256;
@@ -17,13 +17,11 @@ interface Settlement {
   id: CallId;
   outcome: CallOutcome;
 }
-/** What ledger_hold answers for one merchant of a batch. */
-interface HeldPart {
-  merchant: string;
-  /** Set when the merchant may make no call at all. */
-  verdict?: StaticVerdict;
-  answers?: HoldAnswer[];
-  limits?: LimitUse[] | null;
+/** What ledger_hold answers for a batch. */
+interface Held {
+  answers: HoldAnswer[];
+  /** By merchant. */
+  limits: Record<string, LimitUse[] | undefined>;
 }
 
 /**
@@ -76,22 +74,24 @@ export class LedgerStore {
   }
 
   async #hold(items: readonly Hold[]): Promise<HoldAnswer[]> {
-    const batch = byMerchant(items, (item, pos) => toIntentRow(item.intent, pos));
-    const parts = batch.map(({ merchant, rows }) => ({ merchant, calls: rows }));
-    const rows = await this.#database.query<{ held: HeldPart[] }>(
-      Prisma.sql`SELECT ledger_hold(${this.#processId}::uuid, ${JSON.stringify(parts)}::jsonb) AS held`,
+    const calls = JSON.stringify(items.map(toIntentRow));
+    const rows = await this.#database.query<{ held: Held }>(
+      Prisma.sql`SELECT ledger_hold(${this.#processId}::uuid, ${calls}::jsonb) AS held`,
     );
-    const held = new Map(rows[0]?.held.map((part) => [part.merchant, part]));
-    return inOrder(items, batch, (merchant, at) => answerOf(held.get(merchant), at));
+    const { answers = [], limits = {} } = rows[0]?.held ?? {};
+    if (answers.length !== items.length)
+      throw new Error('the database answered for other calls than it was asked for');
+    return answers.map((answer, at) =>
+      answer.verdict === 'admitted'
+        ? { ...answer, limits: limits[items[at]?.merchantId ?? ''] ?? [] }
+        : answer,
+    );
   }
 
   async #settle(items: readonly Settlement[]): Promise<boolean[]> {
-    const parts = byMerchant(items, (item, pos) => toOutcomeRow(item, pos)).map(({ merchant, rows }) => ({
-      merchant,
-      outcomes: rows,
-    }));
+    const outcomes = JSON.stringify(items.map(toOutcomeRow));
     const rows = await this.#database.query<{ moved: string[] }>(
-      Prisma.sql`SELECT ledger_settle(${JSON.stringify(parts)}::jsonb) AS moved`,
+      Prisma.sql`SELECT ledger_settle(${outcomes}::jsonb) AS moved`,
     );
     const moved = new Set(rows[0]?.moved);
     // Of two settlements of one call in one batch the first won.
@@ -99,51 +99,12 @@ export class LedgerStore {
   }
 }
 
-function answerOf(part: HeldPart | undefined, at: number): HoldAnswer {
-  if (part?.verdict !== undefined) return { verdict: part.verdict };
-  const answer = part?.answers?.[at];
-  if (answer === undefined) throw new Error('the database answered for fewer calls than it was asked for');
-  return answer.verdict === 'admitted' ? { ...answer, limits: part?.limits ?? [] } : answer;
-}
-
-interface MerchantPart {
-  merchant: MerchantId;
-  rows: Record<string, unknown>[];
-}
-
-/** Items of each merchant together, in their order; `pos` counts from 1 within a merchant. */
-function byMerchant<Item extends { merchantId: MerchantId }>(
-  items: readonly Item[],
-  toRow: (item: Item, pos: number) => Record<string, unknown>,
-): MerchantPart[] {
-  const parts = new Map<MerchantId, MerchantPart>();
-  for (const item of items) {
-    const part = parts.get(item.merchantId) ?? { merchant: item.merchantId, rows: [] };
-    part.rows.push(toRow(item, part.rows.length + 1));
-    parts.set(item.merchantId, part);
-  }
-  return [...parts.values()];
-}
-
-/** Gives each item the answer at its place within its merchant. */
-function inOrder<Out>(
-  items: readonly { merchantId: MerchantId }[],
-  parts: readonly MerchantPart[],
-  answer: (merchant: MerchantId, at: number) => Out,
-): Out[] {
-  const next = new Map(parts.map(({ merchant }) => [merchant, 0]));
-  return items.map(({ merchantId }) => {
-    const at = next.get(merchantId) ?? 0;
-    next.set(merchantId, at + 1);
-    return answer(merchantId, at);
-  });
-}
-
 /** The members of the composite type call_intent. Members that are undefined stay out of the JSON and are NULL. */
-function toIntentRow(intent: CallIntent, pos: number): Record<string, unknown> {
+function toIntentRow({ merchantId, intent }: Hold, at: number): Record<string, unknown> {
   const { bound, idempotency } = intent;
   return {
-    pos,
+    merchant_id: merchantId,
+    pos: at + 1,
     merchant_revision: intent.merchantRevision,
     operation: intent.operation,
     model_id: intent.modelId,
@@ -173,10 +134,11 @@ function toIntentRow(intent: CallIntent, pos: number): Record<string, unknown> {
 }
 
 /** The members of the composite type call_outcome. */
-function toOutcomeRow({ id, outcome }: Settlement, pos: number): Record<string, unknown> {
+function toOutcomeRow({ merchantId, id, outcome }: Settlement, at: number): Record<string, unknown> {
   const { status, errorType, awsRequestId, latencyMs, timeToFirstByteMs } = outcome.upstream;
   return {
-    pos,
+    merchant_id: merchantId,
+    pos: at + 1,
     id,
     state: outcome.state,
     aws_status: status,

@@ -66,11 +66,11 @@ export class OpenCall implements AsyncDisposable {
   #resolution: Promise<void> | undefined;
 
   constructor(
-    held: { id: CallId; maxTokens?: number; limits: readonly LimitUse[] },
+    held: { id: CallId; maxTokens: number | null; limits: readonly LimitUse[] },
     write: (outcome: CallOutcome) => Promise<void>,
   ) {
     this.id = held.id;
-    this.maxTokens = held.maxTokens;
+    this.maxTokens = held.maxTokens ?? undefined;
     this.limits = held.limits;
     this.#write = write;
   }

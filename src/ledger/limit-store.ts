@@ -112,7 +112,7 @@ export class LimitStore {
     return this.#database.asTenant(merchantId, async (tx) => {
       const [row] = await tx.$queryRaw<{ plan: string; spec: PlanSpec }[]>`
         SELECT m.plan_id || '@' || m.plan_version AS plan, f.spec
-        FROM merchants m, merchant_in_force(m.id, now()) AS f WHERE m.id = ${merchantId}`;
+        FROM merchants m, merchants_in_force(ARRAY[m.id], now()) AS f WHERE m.id = ${merchantId}`;
       const set = await tx.limit.findMany({
         where: { merchantId },
         orderBy: [{ scope: 'asc' }, { scopeId: 'asc' }],

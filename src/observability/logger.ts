@@ -12,9 +12,13 @@ export interface Logger {
   error(event: string, fields?: LogFields): void;
 }
 
+/** A line waits at most this long, or until so many wait: a write for each request costs more than the rest of its logging. */
+const BUFFERED = { dest: 1, sync: false, minLength: 8_192, periodicFlush: 100 };
+
+/** @param destination standard output, buffered for a moment, unless a test says otherwise. Written out when the process ends by itself. */
 export function newLogger(level: string, destination?: DestinationStream): Logger {
   const options = { level, base: null, timestamp: () => `,"time":"${new Date().toISOString()}"` };
-  const log = destination ? pino(options, destination) : pino(options);
+  const log = pino(options, destination ?? pino.destination(BUFFERED));
   return {
     info: (event, fields = {}) => {
       log.info(clean(fields), event);

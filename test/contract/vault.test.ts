@@ -652,8 +652,8 @@ function admitted(id: CredentialId): Promise<string> {
   };
   return house.asAdmin(async (sql) => {
     const found = await sql.query<{ verdict: string }>(
-      `SELECT ledger_hold(gen_random_uuid(), $1::jsonb)->0->'answers'->0->>'verdict' AS verdict`,
-      [JSON.stringify([{ merchant: MERCHANT_A, calls: [call] }])],
+      `SELECT ledger_hold(gen_random_uuid(), $1::jsonb)->'answers'->0->>'verdict' AS verdict`,
+      [JSON.stringify([{ ...call, merchant_id: MERCHANT_A }])],
     );
     return found.rows[0]?.verdict ?? '';
   });

@@ -278,7 +278,7 @@ test('not even an owner by accident: the table refuses changes', async () => {
 /** Last: it breaks this file's service on purpose. */
 test('no audit, no effect: when nothing can be recorded, nothing is called, stored, opened, made or revoked', async () => {
   const made = await merchant.post('/api-keys', { name: 'to revoke' });
-  await admin.query(`CREATE OR REPLACE FUNCTION audit_append_all(p_merchant text, p_entries audit_entry[]) RETURNS bigint LANGUAGE plpgsql
+  await admin.query(`CREATE OR REPLACE FUNCTION audit_append_all(p_entries audit_entry[]) RETURNS void LANGUAGE plpgsql
     AS $$ BEGIN RAISE EXCEPTION 'no audit'; END $$`);
   service.standIn.forget();
   const rows = async () => {

@@ -16,37 +16,37 @@ CREATE OR REPLACE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE
         52, 1), 53, 1), 'hex')::uuid
   $$;
 
-CREATE TYPE audit_entry AS (actor text, action text, resource text, outcome text, request_id text, body text);
+CREATE TYPE audit_entry AS (chain text, actor text, action text, resource text, outcome text, request_id text, body text);
 
--- Appends to the chain of p_merchant, which must be the tenant of this transaction. The head row stays locked until commit.
-CREATE FUNCTION audit_append_all(p_merchant text, p_entries audit_entry[]) RETURNS bigint LANGUAGE plpgsql
+-- Appends to the chains that the entries name, in their order. The heads stay locked until commit.
+CREATE FUNCTION audit_append_all(p_entries audit_entry[]) RETURNS void LANGUAGE plpgsql
   AS $$
   DECLARE
+    e record;
     head audit_heads%ROWTYPE;
-    e audit_entry;
     at_us bigint;
-    digest bytea;
+    events audit_events[] := '{}';
   BEGIN
-    SELECT * INTO head FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
-    IF NOT FOUND THEN
-      INSERT INTO audit_heads VALUES (p_merchant, 0, decode(repeat('00', 32), 'hex')) ON CONFLICT DO NOTHING;
-      SELECT * INTO STRICT head FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
-    END IF;
-    IF cardinality(p_entries) = 0 THEN
-      RETURN head.seq;
-    END IF;
-    FOREACH e IN ARRAY p_entries LOOP
+    PERFORM 1 FROM (SELECT 1 FROM audit_heads h WHERE h.merchant_id IN (SELECT n.chain FROM unnest(p_entries) AS n) ORDER BY h.merchant_id FOR UPDATE) AS locked;
+    FOR e IN
+      SELECT n.*, h.seq, h.hash FROM unnest(p_entries) WITH ORDINALITY AS n JOIN audit_heads h ON h.merchant_id = n.chain ORDER BY n.chain, n.ordinality
+    LOOP
+      IF head.merchant_id IS DISTINCT FROM e.chain THEN
+        head.merchant_id := e.chain;
+        head.seq := e.seq;
+        head.hash := e.hash;
+      END IF;
       head.seq := head.seq + 1;
       at_us := floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
-      digest := sha256(
-        'mbk-audit-v1'::bytea || audit_field(p_merchant) || audit_field(head.seq::text) || audit_field(at_us::text) || audit_field(e.actor)
-        || audit_field(e.action) || audit_field(e.resource) || audit_field(e.outcome) || audit_field(e.request_id) || audit_field(e.body) || head.hash);
-      INSERT INTO audit_events VALUES
-        (p_merchant, head.seq, at_us, e.actor, e.action, e.resource, e.outcome, e.request_id, e.body, head.hash, digest);
-      head.hash := digest;
+      events := events || ROW(e.chain, head.seq, at_us, e.actor, e.action, e.resource, e.outcome, e.request_id, e.body, head.hash, sha256(
+        'mbk-audit-v1'::bytea || audit_field(e.chain) || audit_field(head.seq::text) || audit_field(at_us::text) || audit_field(e.actor)
+        || audit_field(e.action) || audit_field(e.resource) || audit_field(e.outcome) || audit_field(e.request_id) || audit_field(e.body) || head.hash))::audit_events;
+      head.hash := events[cardinality(events)].hash;
     END LOOP;
-    UPDATE audit_heads SET seq = head.seq, hash = head.hash WHERE merchant_id = p_merchant;
-    RETURN head.seq;
+    INSERT INTO audit_events SELECT n.* FROM unnest(events) AS n;
+    UPDATE audit_heads AS h SET seq = n.seq, hash = n.hash
+    FROM (SELECT DISTINCT ON (v.merchant_id) v.merchant_id, v.seq, v.hash FROM unnest(events) AS v ORDER BY v.merchant_id, v.seq DESC) AS n
+    WHERE h.merchant_id = n.merchant_id;
   END
   $$;
 
@@ -56,12 +56,14 @@ CREATE OR REPLACE FUNCTION audit_append(p_merchant text, p_actor text, p_action 
   AS $$
   DECLARE
     previous_tenant text := current_setting('app.merchant_id', true);
-    seq bigint;
+    appended bigint;
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
-    seq := audit_append_all(p_merchant, ARRAY[ROW(p_actor, p_action, p_resource, p_outcome, p_request_id, p_body)::audit_entry]);
+    INSERT INTO audit_heads VALUES (p_merchant, 0, decode(repeat('00', 32), 'hex')) ON CONFLICT DO NOTHING;
+    PERFORM audit_append_all(ARRAY[ROW(p_merchant, p_actor, p_action, p_resource, p_outcome, p_request_id, p_body)::audit_entry]);
+    SELECT h.seq INTO appended FROM audit_heads h WHERE h.merchant_id = p_merchant;
     PERFORM set_config('app.merchant_id', coalesce(previous_tenant, ''), true);
-    RETURN seq;
+    RETURN appended;
   END
   $$;
 
@@ -338,16 +340,16 @@ CREATE FUNCTION cost_of(p prices, input bigint, output bigint, cache_read bigint
 -- Limits in force ---------------------------------------------------------------------------------------------------
 
 CREATE TYPE limit_row AS (
-  scope text, scope_id text, period text, starts_at timestamptz, bit integer,
+  merchant_id text, scope text, scope_id text, period text, starts_at timestamptz, bit integer,
   requests_max bigint, requests_mode text, tokens_max bigint, tokens_mode text, nano_max bigint, nano_mode text,
   in_flight_max bigint, in_flight_mode text
 );
 
 -- The counters that calls of a scope are charged to, with their limits. A merchant's day, month and total are always kept, so that a new
 -- limit is right from its first call; everything else only where a limit names it.
-CREATE FUNCTION limit_rows(p_scope text, p_scope_id text, p_spec jsonb, p_at timestamptz) RETURNS SETOF limit_row LANGUAGE sql STABLE
+CREATE FUNCTION limit_rows(p_merchant text, p_scope text, p_scope_id text, p_spec jsonb, p_at timestamptz) RETURNS SETOF limit_row LANGUAGE sql STABLE
   AS $$
-    SELECT p_scope, p_scope_id, k.period,
+    SELECT p_merchant, p_scope, p_scope_id, k.period,
       CASE k.period WHEN 'total' THEN timestamptz 'epoch' ELSE date_trunc(k.period, p_at, 'UTC') END,
       1 << (4 * CASE p_scope WHEN 'merchant' THEN 0 WHEN 'api-key' THEN 1 ELSE 2 END + k.code),
       (p_spec->k.requests->>'max')::bigint, p_spec->k.requests->>'mode', (p_spec->k.tokens->>'max')::bigint, p_spec->k.tokens->>'mode',
@@ -360,16 +362,18 @@ CREATE FUNCTION limit_rows(p_scope text, p_scope_id text, p_spec jsonb, p_at tim
     WHERE (p_scope = 'merchant' AND k.period <> 'minute') OR p_spec ?| ARRAY[k.requests, k.tokens, k.nano, k.in_flight]
   $$;
 
--- A merchant, its plan with the override that is in force, and whether any of its API keys or end users has limits.
-CREATE FUNCTION merchant_in_force(p_merchant text, p_at timestamptz)
-  RETURNS TABLE (status text, revision bigint, direct_allowed boolean, service_defaults_allowed boolean, spec jsonb, named_limits boolean)
-  LANGUAGE sql STABLE
+-- A merchant as admission needs it: its plan with the override in force, and whether any of its API keys or end users has limits.
+CREATE TYPE merchant_state AS (
+  merchant_id text, status text, revision bigint, direct_allowed boolean, service_defaults_allowed boolean, spec jsonb, named_limits boolean
+);
+
+CREATE FUNCTION merchants_in_force(p_merchants text[], p_at timestamptz) RETURNS SETOF merchant_state LANGUAGE sql STABLE
   AS $$
-    SELECT m.status, m.revision, m.direct_allowed, m.service_defaults_allowed, p.spec || coalesce(l.spec, '{}'),
+    SELECT m.id, m.status, m.revision, m.direct_allowed, m.service_defaults_allowed, p.spec || coalesce(l.spec, '{}'),
       EXISTS (SELECT 1 FROM limits n WHERE n.merchant_id = m.id AND n.scope IN ('api-key', 'end-user'))
     FROM merchants m JOIN plans p ON p.id = m.plan_id AND p.version = m.plan_version
     LEFT JOIN limits l ON l.merchant_id = m.id AND l.scope = 'merchant' AND l.scope_id = '' AND (l.ends_at IS NULL OR l.ends_at > p_at)
-    WHERE m.id = p_merchant
+    WHERE m.id = ANY (p_merchants)
   $$;
 
 CREATE FUNCTION model_allowed(p_patterns jsonb, p_model text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE
@@ -380,33 +384,43 @@ CREATE FUNCTION model_allowed(p_patterns jsonb, p_model text) RETURNS boolean LA
   END
   $$;
 
--- The limits of API keys and end users that are named: their own, or those of each.
-CREATE FUNCTION named_limit_rows(p_merchant text, p_api_keys text[], p_end_users text[], p_at timestamptz) RETURNS SETOF limit_row LANGUAGE sql STABLE
+-- An API key or end user of a merchant.
+CREATE TYPE scope_name AS (merchant_id text, scope text, scope_id text);
+
+-- The limits that count for some merchants and for the API keys and end users that are named: their own, or those of each.
+CREATE FUNCTION limit_rows_of(p_states merchant_state[], p_names scope_name[], p_at timestamptz) RETURNS limit_row[] LANGUAGE plpgsql STABLE
   AS $$
-    SELECT r.*
-    FROM (SELECT 'api-key', unnest(p_api_keys) UNION SELECT 'end-user', unnest(p_end_users)) AS n (scope, scope_id)
-    CROSS JOIN LATERAL (
-      SELECT l.spec FROM limits l
-      WHERE l.merchant_id = p_merchant AND l.scope = n.scope AND l.scope_id IN (n.scope_id, '') AND (l.ends_at IS NULL OR l.ends_at > p_at)
-      ORDER BY l.scope_id DESC LIMIT 1) AS own
-    CROSS JOIN LATERAL limit_rows(n.scope, n.scope_id, own.spec, p_at) AS r
-    WHERE n.scope_id IS NOT NULL
+  DECLARE
+    rows limit_row[] := ARRAY(SELECT r FROM unnest(p_states) AS s CROSS JOIN LATERAL limit_rows(s.merchant_id, 'merchant', '', s.spec, p_at) AS r);
+  BEGIN
+    IF EXISTS (SELECT 1 FROM unnest(p_states) AS s WHERE s.named_limits) THEN
+      rows := rows || ARRAY(
+        SELECT r FROM (SELECT DISTINCT * FROM unnest(p_names) AS n WHERE n.scope_id IS NOT NULL) AS n
+        CROSS JOIN LATERAL (
+          SELECT l.spec FROM limits l
+          WHERE l.merchant_id = n.merchant_id AND l.scope = n.scope AND l.scope_id IN (n.scope_id, '') AND (l.ends_at IS NULL OR l.ends_at > p_at)
+          ORDER BY l.scope_id DESC LIMIT 1) AS own
+        CROSS JOIN LATERAL limit_rows(n.merchant_id, n.scope, n.scope_id, own.spec, p_at) AS r);
+    END IF;
+    RETURN rows;
+  END
   $$;
 
 -- What some calls together would add to a counter.
 CREATE TYPE charge AS (row limit_row, calls bigint, tokens bigint, nano bigint);
 
 -- Each limit that a charge meets: what it allows, what is used (holds included), what is spent (without them), what is wanted.
-CREATE FUNCTION limit_use(p_merchant text, p_charges charge[])
-  RETURNS TABLE (name text, kind text, scope text, scope_id text, mode text, maximum bigint, used bigint, spent bigint, wanted bigint,
-                 starts_at timestamptz, resets_at timestamptz)
+CREATE FUNCTION limit_use(p_charges charge[])
+  RETURNS TABLE (merchant_id text, name text, kind text, scope text, scope_id text, mode text, maximum bigint, used bigint, spent bigint,
+                 wanted bigint, starts_at timestamptz, resets_at timestamptz)
   LANGUAGE sql STABLE
   AS $$
-    SELECT v.name, v.kind, (h.row).scope, (h.row).scope_id, v.mode, v.maximum, coalesce(v.used, 0), coalesce(v.spent, 0), v.wanted, (h.row).starts_at,
+    SELECT (h.row).merchant_id, v.name, v.kind, (h.row).scope, (h.row).scope_id, v.mode, v.maximum, coalesce(v.used, 0), coalesce(v.spent, 0), v.wanted,
+      (h.row).starts_at,
       CASE (h.row).period WHEN 'minute' THEN (h.row).starts_at + interval '1 minute'
         WHEN 'day' THEN (h.row).starts_at + interval '1 day' WHEN 'month' THEN ((h.row).starts_at AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC' END
     FROM unnest(p_charges) AS h
-    LEFT JOIN counters c ON c.merchant_id = p_merchant AND c.scope = (h.row).scope AND c.scope_id = (h.row).scope_id
+    LEFT JOIN counters c ON c.merchant_id = (h.row).merchant_id AND c.scope = (h.row).scope AND c.scope_id = (h.row).scope_id
       AND c.period = (h.row).period AND c.starts_at = (h.row).starts_at
     CROSS JOIN LATERAL (VALUES
       (1, 'callsInFlight', 'in-flight', (h.row).in_flight_mode, (h.row).in_flight_max, c.in_flight, 0, h.calls),
@@ -423,40 +437,47 @@ CREATE FUNCTION limit_use(p_merchant text, p_charges charge[])
 -- Admission ------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE call_intent AS (
-  merchant_revision bigint, operation text, model_id text, base_model_id text, region text, account_id text, source text,
+  merchant_id text, merchant_revision bigint, operation text, model_id text, base_model_id text, region text, account_id text, source text,
   credential_id text, credential_version integer, subject text, api_key_id text, end_user text, request_id text,
   client_invocation_id text, deadline_seconds double precision, tier text, price_id bigint, input_tokens bigint, output_tokens bigint,
   output_tokens_most bigint, clampable boolean, images integer, input_nano bigint, output_nano_per_million bigint, key_hash text, body_hash text,
+  -- Its place in the batch, from 1.
+  pos integer,
   -- Decided at admission:
-  pos integer, id uuid, clamped boolean, hold_tokens bigint, hold_nano bigint
+  id uuid, clamped boolean, hold_tokens bigint, hold_nano bigint
 );
 
-CREATE FUNCTION charges_of(p_rows limit_row[], p_calls call_intent[]) RETURNS charge[] LANGUAGE sql STABLE
+-- The scopes that a call belongs to.
+CREATE FUNCTION scopes_of(merchant_id text, api_key_id text, end_user text) RETURNS SETOF scope_name LANGUAGE sql IMMUTABLE
+  AS $$ VALUES (merchant_id, 'merchant', ''), (merchant_id, 'api-key', api_key_id), (merchant_id, 'end-user', end_user) $$;
+
+CREATE FUNCTION charges_of(p_rows limit_row[], p_calls call_intent[]) RETURNS charge[] LANGUAGE plpgsql STABLE
   AS $$
-    SELECT coalesce(array_agg(ROW(r, s.calls, s.tokens, s.nano)::charge), '{}')
-    FROM unnest(p_rows) AS r
-    CROSS JOIN LATERAL (
-      SELECT count(*), coalesce(sum(i.hold_tokens), 0)::bigint, coalesce(sum(i.hold_nano), 0)::bigint
-      FROM unnest(p_calls) AS i
-      WHERE r.scope = 'merchant' OR (r.scope = 'api-key' AND i.api_key_id = r.scope_id) OR (r.scope = 'end-user' AND i.end_user = r.scope_id)
-    ) AS s (calls, tokens, nano)
-    WHERE s.calls > 0
+  BEGIN
+    RETURN ARRAY(
+      SELECT ROW(r, s.calls, s.tokens, s.nano)::charge
+      FROM unnest(p_rows) AS r
+      JOIN (SELECT n.merchant_id, n.scope, n.scope_id, count(*) AS calls, coalesce(sum(i.hold_tokens), 0)::bigint AS tokens,
+              coalesce(sum(i.hold_nano), 0)::bigint AS nano
+            FROM unnest(p_calls) AS i CROSS JOIN LATERAL scopes_of(i.merchant_id, i.api_key_id, i.end_user) AS n
+            WHERE n.scope_id IS NOT NULL GROUP BY 1, 2, 3) AS s USING (merchant_id, scope, scope_id));
+  END
   $$;
 
 -- Charges admitted calls to their counters. A hard limit is written beside what it limits, so that CHECK holds it; one that was lowered
 -- below what is used stands at what is used.
-CREATE FUNCTION charge_counters(p_merchant text, p_charges charge[]) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION charge_counters(p_charges charge[]) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     INSERT INTO counters AS c (merchant_id, scope, scope_id, period, starts_at, in_flight, in_flight_max, requests, requests_max,
       tokens_held, tokens_max, nano_held, nano_max)
-    SELECT p_merchant, (h.row).scope, (h.row).scope_id, (h.row).period, (h.row).starts_at,
+    SELECT (h.row).merchant_id, (h.row).scope, (h.row).scope_id, (h.row).period, (h.row).starts_at,
       CASE (h.row).period WHEN 'total' THEN h.calls ELSE 0 END, CASE (h.row).in_flight_mode WHEN 'hard' THEN (h.row).in_flight_max END,
       h.calls, CASE (h.row).requests_mode WHEN 'hard' THEN (h.row).requests_max END,
       h.tokens, CASE (h.row).tokens_mode WHEN 'hard' THEN (h.row).tokens_max END,
       h.nano, CASE (h.row).nano_mode WHEN 'hard' THEN (h.row).nano_max END
     FROM unnest(p_charges) AS h
-    ORDER BY (h.row).bit, (h.row).scope_id
+    ORDER BY (h.row).merchant_id, (h.row).bit, (h.row).scope_id
     ON CONFLICT (merchant_id, scope, scope_id, period, starts_at) DO UPDATE SET
       in_flight = c.in_flight + excluded.in_flight,
       in_flight_max = CASE WHEN excluded.in_flight_max IS NOT NULL THEN greatest(excluded.in_flight_max, c.in_flight) END,
@@ -487,9 +508,9 @@ CREATE FUNCTION with_hold(i call_intent, p_output bigint) RETURNS call_intent LA
   END
   $$;
 
--- The output a call may have by its body and plan: what the body says, the plan's default where it says nothing, the plan's largest at most.
--- p_limited: a hard limit counts on the bound, so a body that says nothing is told.
-CREATE FUNCTION with_output(i call_intent, p_spec jsonb, p_limited boolean) RETURNS call_intent LANGUAGE plpgsql IMMUTABLE
+-- A call with its id and the output it may have by its body and plan: what the body says, the plan's default where it says nothing, the
+-- plan's largest at most. p_limited: a hard limit counts on the bound, so a body that says nothing is told.
+CREATE FUNCTION with_output(i call_intent, p_spec jsonb, p_limited boolean) RETURNS call_intent LANGUAGE plpgsql
   AS $$
   DECLARE
     largest bigint := (p_spec->>'maxTokens')::bigint;
@@ -503,7 +524,7 @@ CREATE FUNCTION with_output(i call_intent, p_spec jsonb, p_limited boolean) RETU
   $$;
 
 -- The most output tokens that fit every hard limit of these charges, which are of the call i alone.
-CREATE FUNCTION output_that_fits(p_merchant text, p_charges charge[], i call_intent) RETURNS bigint LANGUAGE sql STABLE
+CREATE FUNCTION output_that_fits(p_charges charge[], i call_intent) RETURNS bigint LANGUAGE sql STABLE
   AS $$
     SELECT min(CASE u.kind
       WHEN 'tokens' THEN u.maximum - u.used - i.input_tokens
@@ -511,181 +532,191 @@ CREATE FUNCTION output_that_fits(p_merchant text, p_charges charge[], i call_int
         THEN floor((u.maximum - u.used - i.input_nano)::numeric * 1000000 / i.output_nano_per_million)::bigint
         ELSE CASE WHEN u.used + i.input_nano <= u.maximum THEN i.output_tokens ELSE -1 END END
       ELSE CASE WHEN u.used + u.wanted <= u.maximum THEN i.output_tokens ELSE -1 END END)
-    FROM limit_use(p_merchant, p_charges) AS u WHERE u.mode = 'hard'
+    FROM limit_use(p_charges) AS u WHERE u.mode = 'hard'
   $$;
 
--- Admits calls of one merchant. p_calls: an array of call_intent objects. The answer: {verdict} when the merchant may make no call at all,
--- else {answers: one for each call, in order; limits: the merchant's hard limits after them}. What is refused leaves nothing but a count.
-CREATE FUNCTION ledger_hold_merchant(p_merchant text, p_process uuid, p_calls jsonb) RETURNS jsonb LANGUAGE plpgsql
+-- Admits one call by itself: where a key may have been used before, or something does not fit. Answers the call as it was charged, or with
+-- id NULL and why not.
+CREATE FUNCTION hold_carefully(i call_intent, p_rows limit_row[], p_spec jsonb, p_at timestamptz, OUT admitted call_intent, OUT answer jsonb)
+  LANGUAGE plpgsql
   AS $$
   DECLARE
-    at timestamptz;
-    owner record;
-    spec jsonb;
-    rows limit_row[];
-    answers jsonb[];
-    live call_intent[];
-    admitted call_intent[] := '{}';
-    one_by_one boolean;
-    any_limit boolean;
-    hard_bound boolean;
-    one call_intent;
     charges charge[];
     hit record;
     refused boolean;
     fitting bigint;
     kept idempotency_keys%ROWTYPE;
   BEGIN
-    PERFORM set_config('app.merchant_id', p_merchant, true);
-    -- The head first, always: it orders the admissions, settlements, revocations and changes of limits of a merchant.
-    PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
-    at := clock_timestamp();
-    SELECT * INTO owner FROM merchant_in_force(p_merchant, at);
-    IF NOT FOUND OR owner.status <> 'active' THEN
-      RETURN jsonb_build_object('verdict', 'merchant');
+    IF i.key_hash IS NOT NULL THEN
+      SELECT * INTO kept FROM idempotency_keys k WHERE k.merchant_id = i.merchant_id AND k.key_hash = decode(i.key_hash, 'hex');
+      IF FOUND AND kept.body_hash <> decode(i.body_hash, 'hex') THEN
+        answer := jsonb_build_object('verdict', 'key_reused');
+        RETURN;
+      ELSIF FOUND AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.merchant_id = i.merchant_id AND c.id = kept.call_id AND c.state = 'void') THEN
+        answer := jsonb_build_object('verdict', 'replay', 'id', kept.call_id);
+        RETURN;
+      END IF;
     END IF;
-    spec := owner.spec;
+    charges := charges_of(p_rows, ARRAY[i]);
+    SELECT u.* INTO hit FROM limit_use(charges) AS u WHERE u.mode = 'hard' AND u.wanted > 0 AND u.used + u.wanted > u.maximum LIMIT 1;
+    refused := FOUND;
+    IF refused AND i.clampable AND hit.kind IN ('tokens', 'money') AND p_spec->>'whenOver' IS DISTINCT FROM 'refuse' THEN
+      fitting := least(output_that_fits(charges, i), i.output_tokens);
+      IF fitting >= coalesce((p_spec->>'clampFloor')::bigint, 16) THEN
+        i := with_hold(i, fitting);
+        i.clamped := true;
+        charges := charges_of(p_rows, ARRAY[i]);
+        refused := false;
+      END IF;
+    END IF;
+    IF refused THEN
+      PERFORM count_limit_hit(i.merchant_id, hit.scope, hit.name, 'hard');
+      answer := jsonb_build_object('verdict', 'limit', 'limit', jsonb_build_object('name', hit.name, 'scope', hit.scope, 'max', hit.maximum,
+        'used', hit.used, 'wanted', hit.wanted, 'resetsAt', to_json(hit.resets_at), 'resetSeconds', ceil(extract(epoch FROM hit.resets_at - p_at))));
+      RETURN;
+    END IF;
+    PERFORM count_limit_hit(i.merchant_id, u.scope, u.name, 'shadow') FROM limit_use(charges) AS u
+      WHERE u.mode = 'shadow' AND u.wanted > 0 AND u.used + u.wanted > u.maximum;
+    PERFORM charge_counters(charges);
+    IF i.key_hash IS NOT NULL THEN
+      INSERT INTO idempotency_keys AS k (merchant_id, key_hash, body_hash, call_id, created_at)
+      VALUES (i.merchant_id, decode(i.key_hash, 'hex'), decode(i.body_hash, 'hex'), i.id, p_at)
+      ON CONFLICT (merchant_id, key_hash) DO UPDATE SET call_id = excluded.call_id;
+    END IF;
+    admitted := i;
+  END
+  $$;
+
+-- Admits a batch of calls of any merchants: p_calls is an array of call_intent objects. One statement, one commit; all time is the
+-- database's. Answers {answers: one verdict for each call, in order; limits: the hard limits of each merchant after them}. What is refused
+-- leaves nothing but a count. Merchants are locked in order, so that two batches cannot wait for each other.
+CREATE FUNCTION ledger_hold(p_process uuid, p_calls jsonb) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+  AS $$
+  DECLARE
+    merchants text[];
+    states merchant_state[];
+    at timestamptz;
+    rows limit_row[];
+    limited text[];
+    bounded text[];
+    careful text[] := '{}';
+    answers jsonb[];
+    live call_intent[];
+    admitted call_intent[];
+    charges charge[];
+    one call_intent;
+    held record;
+  BEGIN
+    -- A process that has not said yet that it lives: what it holds must be found when it is gone.
+    IF NOT EXISTS (SELECT 1 FROM processes WHERE id = p_process) THEN
+      PERFORM process_alive(p_process, 20);
+    END IF;
+    live := ARRAY(SELECT i FROM jsonb_populate_recordset(NULL::call_intent, p_calls) AS i);
+    merchants := ARRAY(SELECT DISTINCT i.merchant_id FROM unnest(live) AS i ORDER BY 1);
+    -- The heads first, always: they order the admissions, settlements, revocations and changes of limits of a merchant.
+    PERFORM 1 FROM (SELECT 1 FROM audit_heads h WHERE h.merchant_id = ANY (merchants) ORDER BY h.merchant_id FOR UPDATE) AS locked;
+    at := clock_timestamp();
+    states := ARRAY(SELECT s FROM merchants_in_force(merchants, at) AS s);
 
     -- What a call depends on must be live and allowed now; this statement is what revocation relies on.
-    SELECT array_agg(i ORDER BY i.pos), array_agg(CASE WHEN v.verdict IS NOT NULL THEN jsonb_build_object('verdict', v.verdict) END ORDER BY i.pos)
-      INTO live, answers
-      FROM jsonb_populate_recordset(NULL::call_intent, p_calls) AS i
-      LEFT JOIN api_keys k ON k.merchant_id = p_merchant AND k.id = i.api_key_id AND k.revoked_at IS NULL AND k.expires_at > at
-      LEFT JOIN credentials c ON c.merchant_id = p_merchant AND c.id = i.credential_id AND c.state = 'active'
-      LEFT JOIN credential_versions w ON w.merchant_id = p_merchant AND w.credential_id = c.id AND w.version = i.credential_version AND w.state = 'current'
+    SELECT array_agg(CASE WHEN v.verdict IS NOT NULL THEN jsonb_build_object('verdict', v.verdict) END ORDER BY i.pos) INTO answers
+      FROM unnest(live) AS i
+      LEFT JOIN unnest(states) AS s ON s.merchant_id = i.merchant_id AND s.status = 'active'
+      LEFT JOIN api_keys k ON k.merchant_id = i.merchant_id AND k.id = i.api_key_id AND k.revoked_at IS NULL AND k.expires_at > at
+      LEFT JOIN credentials c ON c.merchant_id = i.merchant_id AND c.id = i.credential_id AND c.state = 'active'
+      LEFT JOIN credential_versions w ON w.merchant_id = i.merchant_id AND w.credential_id = c.id AND w.version = i.credential_version AND w.state = 'current'
       CROSS JOIN LATERAL (SELECT CASE
+        WHEN s.merchant_id IS NULL THEN 'merchant'
         WHEN i.api_key_id IS NOT NULL AND k.id IS NULL THEN 'api_key'
-        WHEN i.merchant_revision <> owner.revision THEN 'stale'
-        WHEN i.source IN ('direct', 'session') AND NOT owner.direct_allowed THEN 'source'
-        WHEN i.source = 'service-default' AND NOT owner.service_defaults_allowed THEN 'source'
-        WHEN NOT coalesce(spec->'sources' ? i.source, true) THEN 'source'
+        WHEN i.merchant_revision <> s.revision THEN 'stale'
+        WHEN i.source IN ('direct', 'session') AND NOT s.direct_allowed THEN 'source'
+        WHEN i.source = 'service-default' AND NOT s.service_defaults_allowed THEN 'source'
+        WHEN NOT coalesce(s.spec->'sources' ? i.source, true) THEN 'source'
         WHEN i.source = 'stored' AND w.version IS NULL THEN 'credential'
-        WHEN NOT coalesce(spec->'regions' ? i.region, true) THEN 'region'
-        WHEN spec ? 'models' AND NOT model_allowed(spec->'models', coalesce(i.base_model_id, i.model_id)) THEN 'model'
-        WHEN i.output_tokens > (spec->>'maxTokens')::bigint AND (spec->>'whenOver' = 'refuse' OR NOT i.clampable) THEN 'max_tokens'
+        WHEN NOT coalesce(s.spec->'regions' ? i.region, true) THEN 'region'
+        WHEN s.spec ? 'models' AND NOT model_allowed(s.spec->'models', coalesce(i.base_model_id, i.model_id)) THEN 'model'
+        WHEN i.output_tokens > (s.spec->>'maxTokens')::bigint AND (s.spec->>'whenOver' = 'refuse' OR NOT i.clampable) THEN 'max_tokens'
         WHEN i.price_id IS NULL AND i.input_tokens + i.output_tokens_most > 0
-          AND 'hard' IN (spec->'nanoUsdPerDay'->>'mode', spec->'nanoUsdPerMonth'->>'mode', spec->'nanoUsdCredit'->>'mode') THEN 'unpriced'
+          AND 'hard' IN (s.spec->'nanoUsdPerDay'->>'mode', s.spec->'nanoUsdPerMonth'->>'mode', s.spec->'nanoUsdCredit'->>'mode') THEN 'unpriced'
         END) AS v (verdict);
-    rows := ARRAY(SELECT r FROM limit_rows('merchant', '', spec, at) AS r);
-    IF owner.named_limits THEN
-      rows := rows || ARRAY(SELECT r FROM named_limit_rows(p_merchant, ARRAY(SELECT DISTINCT c.api_key_id FROM unnest(live) AS c),
-                                                           ARRAY(SELECT DISTINCT c.end_user FROM unnest(live) AS c), at) AS r);
-    END IF;
-    SELECT bool_or(coalesce(r.requests_mode, r.tokens_mode, r.nano_mode, r.in_flight_mode) IS NOT NULL), bool_or('hard' IN (r.tokens_mode, r.nano_mode))
-      INTO any_limit, hard_bound FROM unnest(rows) AS r;
-    live := ARRAY(SELECT with_output(c, spec, coalesce(hard_bound, false)) FROM unnest(live) AS c WHERE answers[(c).pos] IS NULL);
 
-    -- All at once where all fit; else each by itself, in order.
-    one_by_one := EXISTS (SELECT 1 FROM unnest(live) AS c WHERE (c).key_hash IS NOT NULL);
-    IF NOT one_by_one THEN
-      charges := charges_of(rows, live);
-      one_by_one := any_limit AND EXISTS (
-        SELECT 1 FROM limit_use(p_merchant, charges) AS u WHERE u.mode IN ('hard', 'shadow') AND u.wanted > 0 AND u.used + u.wanted > u.maximum);
+    rows := limit_rows_of(states, ARRAY(SELECT n FROM unnest(live) AS i CROSS JOIN LATERAL scopes_of(i.merchant_id, i.api_key_id, i.end_user) AS n
+                                        WHERE n.scope <> 'merchant'), at);
+    limited := ARRAY(SELECT DISTINCT r.merchant_id FROM unnest(rows) AS r WHERE coalesce(r.requests_mode, r.tokens_mode, r.nano_mode, r.in_flight_mode) IS NOT NULL);
+    bounded := ARRAY(SELECT DISTINCT r.merchant_id FROM unnest(rows) AS r WHERE 'hard' IN (r.tokens_mode, r.nano_mode));
+    live := ARRAY(SELECT with_output(i, s.spec, i.merchant_id = ANY (bounded)) FROM unnest(live) AS i JOIN unnest(states) AS s USING (merchant_id)
+                  WHERE answers[i.pos] IS NULL ORDER BY i.pos);
+
+    -- All calls of a merchant at once where all fit; else each by itself, in order.
+    charges := charges_of(rows, live);
+    IF cardinality(limited) > 0 OR EXISTS (SELECT 1 FROM unnest(live) AS i WHERE i.key_hash IS NOT NULL) THEN
+      careful := ARRAY(
+        SELECT i.merchant_id FROM unnest(live) AS i WHERE i.key_hash IS NOT NULL
+        UNION
+        SELECT u.merchant_id FROM limit_use(charges) AS u WHERE u.mode IN ('hard', 'shadow') AND u.wanted > 0 AND u.used + u.wanted > u.maximum);
     END IF;
-    IF NOT one_by_one THEN
-      PERFORM charge_counters(p_merchant, charges);
+    IF careful = '{}' THEN
+      PERFORM charge_counters(charges);
       admitted := live;
     ELSE
+      PERFORM charge_counters(ARRAY(SELECT h FROM unnest(charges) AS h WHERE (h.row).merchant_id <> ALL (careful)));
+      admitted := ARRAY(SELECT i FROM unnest(live) AS i WHERE i.merchant_id <> ALL (careful));
       FOREACH one IN ARRAY live LOOP
-        IF one.key_hash IS NOT NULL THEN
-          SELECT * INTO kept FROM idempotency_keys WHERE merchant_id = p_merchant AND key_hash = decode(one.key_hash, 'hex');
-          IF FOUND AND kept.body_hash <> decode(one.body_hash, 'hex') THEN
-            answers[one.pos] := jsonb_build_object('verdict', 'key_reused');
-            CONTINUE;
-          ELSIF FOUND AND NOT EXISTS (SELECT 1 FROM calls WHERE merchant_id = p_merchant AND id = kept.call_id AND state = 'void') THEN
-            answers[one.pos] := jsonb_build_object('verdict', 'replay', 'id', kept.call_id);
-            CONTINUE;
-          END IF;
+        CONTINUE WHEN one.merchant_id <> ALL (careful);
+        SELECT h.admitted, h.answer INTO held FROM unnest(states) AS s CROSS JOIN LATERAL hold_carefully(one, rows, s.spec, at) AS h
+          WHERE s.merchant_id = one.merchant_id;
+        IF held.answer IS NULL THEN
+          admitted := admitted || held.admitted;
+        ELSE
+          answers[one.pos] := held.answer;
         END IF;
-        charges := charges_of(rows, ARRAY[one]);
-        SELECT u.* INTO hit FROM limit_use(p_merchant, charges) AS u
-          WHERE u.mode = 'hard' AND u.wanted > 0 AND u.used + u.wanted > u.maximum LIMIT 1;
-        refused := FOUND;
-        IF refused AND one.clampable AND hit.kind IN ('tokens', 'money') AND spec->>'whenOver' IS DISTINCT FROM 'refuse' THEN
-          fitting := least(output_that_fits(p_merchant, charges, one), one.output_tokens);
-          IF fitting >= coalesce((spec->>'clampFloor')::bigint, 16) THEN
-            one := with_hold(one, fitting);
-            one.clamped := true;
-            charges := charges_of(rows, ARRAY[one]);
-            refused := false;
-          END IF;
-        END IF;
-        IF refused THEN
-          PERFORM count_limit_hit(p_merchant, hit.scope, hit.name, 'hard');
-          answers[one.pos] := jsonb_build_object('verdict', 'limit', 'limit', jsonb_build_object('name', hit.name, 'scope', hit.scope, 'max', hit.maximum,
-            'used', hit.used, 'wanted', hit.wanted, 'resetsAt', to_json(hit.resets_at), 'resetSeconds', ceil(extract(epoch FROM hit.resets_at - at))));
-          CONTINUE;
-        END IF;
-        PERFORM count_limit_hit(p_merchant, u.scope, u.name, 'shadow') FROM limit_use(p_merchant, charges) AS u
-          WHERE u.mode = 'shadow' AND u.wanted > 0 AND u.used + u.wanted > u.maximum;
-        PERFORM charge_counters(p_merchant, charges);
-        IF one.key_hash IS NOT NULL THEN
-          INSERT INTO idempotency_keys (merchant_id, key_hash, body_hash, call_id, created_at)
-          VALUES (p_merchant, decode(one.key_hash, 'hex'), decode(one.body_hash, 'hex'), one.id, at)
-          ON CONFLICT (merchant_id, key_hash) DO UPDATE SET call_id = excluded.call_id;
-        END IF;
-        admitted := admitted || one;
       END LOOP;
     END IF;
 
     INSERT INTO calls (merchant_id, id, state, operation, model_id, base_model_id, region, account_id, credential_source, credential_id,
       credential_version, subject, api_key_id, end_user, request_id, client_invocation_id, created_at, deadline, process_id, tier, price_id,
       charged, max_tokens, hold_tokens, hold_nano)
-    SELECT p_merchant, c.id, 'held', c.operation, c.model_id, c.base_model_id, c.region, c.account_id, c.source, c.credential_id,
-      c.credential_version, c.subject, c.api_key_id, c.end_user, c.request_id, c.client_invocation_id, at,
-      at + make_interval(secs => c.deadline_seconds), p_process, c.tier, c.price_id,
-      (SELECT coalesce(bit_or(r.bit), 0) FROM unnest(rows) AS r
-       WHERE r.scope = 'merchant' OR (r.scope = 'api-key' AND r.scope_id = c.api_key_id) OR (r.scope = 'end-user' AND r.scope_id = c.end_user)),
-      c.output_tokens, c.hold_tokens, c.hold_nano
-    FROM unnest(admitted) AS c;
-    PERFORM audit_append_all(p_merchant, ARRAY(
-      SELECT ROW(c.subject, 'call.admitted', 'call/' || c.id, 'allowed', c.request_id, jsonb_strip_nulls(jsonb_build_object(
-        'operation', c.operation, 'modelId', c.model_id, 'region', c.region, 'accountId', c.account_id, 'source', c.source,
-        'credentialId', c.credential_id, 'credentialVersion', c.credential_version, 'apiKeyId', c.api_key_id, 'holdTokens', c.hold_tokens,
-        'holdNanoUsd', c.hold_nano))::text)::audit_entry
-      FROM unnest(admitted) AS c));
+    SELECT i.merchant_id, i.id, 'held', i.operation, i.model_id, i.base_model_id, i.region, i.account_id, i.source, i.credential_id,
+      i.credential_version, i.subject, i.api_key_id, i.end_user, i.request_id, i.client_invocation_id, at,
+      at + make_interval(secs => i.deadline_seconds), p_process, i.tier, i.price_id,
+      (SELECT bit_or(b.bits) FROM scopes_of(i.merchant_id, i.api_key_id, i.end_user) AS n JOIN
+        (SELECT r.merchant_id, r.scope, r.scope_id, bit_or(r.bit) AS bits FROM unnest(rows) AS r GROUP BY 1, 2, 3) AS b USING (merchant_id, scope, scope_id)),
+      i.output_tokens, i.hold_tokens, i.hold_nano
+    FROM unnest(admitted) AS i;
+    PERFORM audit_append_all(ARRAY(
+      SELECT ROW(i.merchant_id, i.subject, 'call.admitted', 'call/' || i.id, 'allowed', i.request_id, jsonb_strip_nulls(jsonb_build_object(
+        'operation', i.operation, 'modelId', i.model_id, 'region', i.region, 'accountId', i.account_id, 'source', i.source,
+        'credentialId', i.credential_id, 'credentialVersion', i.credential_version, 'apiKeyId', i.api_key_id, 'holdTokens', i.hold_tokens,
+        'holdNanoUsd', i.hold_nano))::text)::audit_entry
+      FROM unnest(admitted) AS i));
     FOREACH one IN ARRAY admitted LOOP
-      answers[one.pos] := jsonb_build_object('verdict', 'admitted', 'id', one.id) || CASE WHEN one.clamped THEN jsonb_build_object('maxTokens', one.output_tokens) ELSE '{}' END;
+      answers[one.pos] := jsonb_build_object('verdict', 'admitted', 'id', one.id, 'maxTokens', CASE WHEN one.clamped THEN one.output_tokens END);
     END LOOP;
-    RETURN jsonb_build_object('answers', to_jsonb(answers), 'limits', CASE WHEN any_limit THEN limits_now(p_merchant, rows, at) END);
+    RETURN jsonb_build_object('answers', to_jsonb(answers), 'limits', CASE WHEN cardinality(limited) = 0 THEN '{}' ELSE limits_now(rows, at) END);
   END
   $$;
 
--- The merchant's hard limits: name, maximum, used, seconds to the reset.
-CREATE FUNCTION limits_now(p_merchant text, p_rows limit_row[], p_at timestamptz) RETURNS jsonb LANGUAGE sql STABLE
+-- The hard limits of merchants: name, maximum, used, seconds to the reset.
+CREATE FUNCTION limits_now(p_rows limit_row[], p_at timestamptz) RETURNS jsonb LANGUAGE plpgsql STABLE
   AS $$
-    SELECT jsonb_agg(jsonb_build_object('name', u.name, 'max', u.maximum, 'used', u.used, 'resetSeconds', ceil(extract(epoch FROM u.resets_at - p_at))))
-    FROM limit_use(p_merchant, ARRAY(SELECT ROW(r, 0, 0, 0)::charge FROM unnest(p_rows) AS r WHERE r.scope = 'merchant')) AS u
-    WHERE u.mode = 'hard'
-  $$;
-
--- Admits a batch: [{merchant, calls}], merchants in order so that two batches cannot wait for each other. One statement, one commit.
-CREATE FUNCTION ledger_hold(p_process uuid, p_batch jsonb) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
-  AS $$
-  DECLARE
-    part jsonb;
-    answers jsonb := '[]';
   BEGIN
-    -- A process that has not said yet that it lives: what it holds must be found when it is gone.
-    IF NOT EXISTS (SELECT 1 FROM processes WHERE id = p_process) THEN
-      PERFORM process_alive(p_process, 20);
-    END IF;
-    FOR part IN SELECT value FROM jsonb_array_elements(p_batch) ORDER BY value->>'merchant' LOOP
-      answers := answers || jsonb_build_array(jsonb_build_object('merchant', part->>'merchant')
-        || ledger_hold_merchant(part->>'merchant', p_process, part->'calls'));
-    END LOOP;
-    PERFORM set_config('app.merchant_id', '', true);
-    RETURN answers;
+    RETURN (
+      SELECT coalesce(jsonb_object_agg(m.merchant_id, m.limits), '{}')
+      FROM (
+        SELECT u.merchant_id, jsonb_agg(jsonb_build_object('name', u.name, 'max', u.maximum, 'used', u.used,
+          'resetSeconds', ceil(extract(epoch FROM u.resets_at - p_at)))) AS limits
+        FROM limit_use(ARRAY(SELECT ROW(r, 0, 0, 0)::charge FROM unnest(p_rows) AS r WHERE r.scope = 'merchant')) AS u
+        WHERE u.mode = 'hard' GROUP BY 1) AS m);
   END
   $$;
 
 -- Settlement -----------------------------------------------------------------------------------------------------------
 
 CREATE TYPE call_outcome AS (
-  pos integer, id uuid, state text, reason text, provenance text, input_tokens bigint, output_tokens bigint, cache_read_tokens bigint,
-  cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, images integer, aws_status integer, aws_error_type text, aws_request_id text,
-  latency_ms integer, time_to_first_byte_ms integer
+  merchant_id text, pos integer, id uuid, state text, reason text, provenance text, input_tokens bigint, output_tokens bigint,
+  cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, images integer, aws_status integer, aws_error_type text,
+  aws_request_id text, latency_ms integer, time_to_first_byte_ms integer
 );
 -- What is not said is 0, and only a settled call has used anything.
 CREATE FUNCTION counted_outcome(o call_outcome) RETURNS call_outcome LANGUAGE plpgsql IMMUTABLE
@@ -719,7 +750,7 @@ CREATE FUNCTION counters_of(c calls) RETURNS TABLE (scope text, scope_id text, p
   $$;
 
 -- Moves what changed calls hold in their counters. More than was held counts as overrun, beside what the limit holds.
-CREATE FUNCTION settle_counters(p_merchant text, p_changes call_change[]) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION settle_counters(p_changes call_change[]) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     UPDATE counters AS c SET
@@ -729,7 +760,7 @@ CREATE FUNCTION settle_counters(p_merchant text, p_changes call_change[]) RETURN
       nano_held = c.nano_held - d.nano_held, nano_unknown = c.nano_unknown + d.nano_unknown,
       nano_settled = c.nano_settled + d.nano_settled, nano_overrun = c.nano_overrun + d.nano_overrun
     FROM (
-      SELECT k.scope, k.scope_id, k.period, k.starts_at,
+      SELECT (x.call).merchant_id, k.scope, k.scope_id, k.period, k.starts_at,
         sum((x.before = 'held' AND k.period = 'total')::integer) AS in_flight,
         sum(m.from_held * (x.call).hold_tokens) AS tokens_held, sum(m.unknown * (x.call).hold_tokens) AS tokens_unknown,
         sum(m.settled * least(all_tokens(x.call), (x.call).hold_tokens)) AS tokens_settled,
@@ -741,24 +772,24 @@ CREATE FUNCTION settle_counters(p_merchant text, p_changes call_change[]) RETURN
       CROSS JOIN LATERAL (SELECT (x.before = 'held')::integer AS from_held, ((x.call).state = 'settled')::integer AS settled,
         ((x.call).state = 'unknown')::integer - (x.before = 'unknown')::integer AS unknown) AS m
       CROSS JOIN LATERAL counters_of(x.call) AS k
-      GROUP BY 1, 2, 3, 4) AS d
-    WHERE c.merchant_id = p_merchant AND c.scope = d.scope AND c.scope_id = d.scope_id AND c.period = d.period AND c.starts_at = d.starts_at;
+      GROUP BY 1, 2, 3, 4, 5) AS d
+    WHERE c.merchant_id = d.merchant_id AND c.scope = d.scope AND c.scope_id = d.scope_id AND c.period = d.period AND c.starts_at = d.starts_at;
   END
   $$;
 
-CREATE FUNCTION settle_usage(p_merchant text, p_changes call_change[]) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION settle_usage(p_changes call_change[]) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     INSERT INTO usage_days AS d (merchant_id, end_user, day, model_id, credential_id, credential_source, api_key_id, region, settled, voided,
       unknown, estimated, unpriced, throttled, failed, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens,
       cache_write_1h_tokens, images, cost_nano, latency_ms, latencies)
-    SELECT p_merchant, u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region, sum(u.settled), sum(u.voided),
-      sum(u.unknown), sum(u.estimated), sum(u.unpriced), sum(u.throttled), sum(u.failed), sum(u.input_tokens), sum(u.output_tokens),
+    SELECT (x.call).merchant_id, u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region, sum(u.settled),
+      sum(u.voided), sum(u.unknown), sum(u.estimated), sum(u.unpriced), sum(u.throttled), sum(u.failed), sum(u.input_tokens), sum(u.output_tokens),
       sum(u.cache_read_tokens), sum(u.cache_write_5m_tokens), sum(u.cache_write_1h_tokens), sum(u.images), sum(u.cost_nano), sum(u.latency_ms),
       latency_histogram(array_agg(u.bucket))
     FROM unnest(p_changes) AS x CROSS JOIN LATERAL usage_rows(x.call) AS u
-    GROUP BY u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region
-    ORDER BY u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+    ORDER BY 1, 2, 3, 4, 5, 6, 7, 8
     ON CONFLICT (merchant_id, end_user, day, model_id, credential_id, credential_source, api_key_id, region) DO UPDATE SET
       settled = d.settled + excluded.settled, voided = d.voided + excluded.voided, unknown = d.unknown + excluded.unknown,
       estimated = d.estimated + excluded.estimated, unpriced = d.unpriced + excluded.unpriced, throttled = d.throttled + excluded.throttled,
@@ -772,78 +803,81 @@ CREATE FUNCTION settle_usage(p_merchant text, p_changes call_change[]) RETURNS v
   $$;
 
 -- A call that was unknown leaves the counts that its day had of it as it becomes settled or void. p_before: the rows as they were.
-CREATE FUNCTION unsettle_usage(p_merchant text, p_before calls[]) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION unsettle_usage(p_before calls[]) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     UPDATE usage_days AS d SET unknown = d.unknown - s.unknown, throttled = d.throttled - s.throttled, failed = d.failed - s.failed
     FROM (
-      SELECT u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region,
+      SELECT c.merchant_id, u.end_user, u.day, u.model_id, u.credential_id, u.credential_source, u.api_key_id, u.region,
         sum(u.unknown) AS unknown, sum(u.throttled) AS throttled, sum(u.failed) AS failed
-      FROM unnest(p_before) AS c CROSS JOIN LATERAL usage_rows(c) AS u GROUP BY 1, 2, 3, 4, 5, 6, 7) AS s
-    WHERE d.merchant_id = p_merchant AND d.end_user = s.end_user AND d.day = s.day AND d.model_id = s.model_id AND d.credential_id = s.credential_id
-      AND d.credential_source = s.credential_source AND d.api_key_id = s.api_key_id AND d.region = s.region;
+      FROM unnest(p_before) AS c CROSS JOIN LATERAL usage_rows(c) AS u GROUP BY 1, 2, 3, 4, 5, 6, 7, 8) AS s
+    WHERE d.merchant_id = s.merchant_id AND d.end_user = s.end_user AND d.day = s.day AND d.model_id = s.model_id
+      AND d.credential_id = s.credential_id AND d.credential_source = s.credential_source AND d.api_key_id = s.api_key_id AND d.region = s.region;
   END
   $$;
 
 -- Thresholds that are reached now, and the forecast of the period; each once.
-CREATE FUNCTION raise_alerts(p_merchant text, p_rows limit_row[], p_thresholds jsonb, p_at timestamptz) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION raise_alerts(p_states merchant_state[], p_rows limit_row[], p_at timestamptz) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     WITH spent AS (
-      SELECT u.*, extract(epoch FROM p_at - u.starts_at) / extract(epoch FROM u.resets_at - u.starts_at) AS elapsed
-      FROM limit_use(p_merchant, ARRAY(SELECT ROW(r, 0, 0, 0)::charge FROM unnest(p_rows) AS r WHERE r.period <> 'minute')) AS u
+      SELECT u.*, coalesce(s.spec->'thresholds', '[50, 80, 100]') AS thresholds,
+        extract(epoch FROM p_at - u.starts_at) / extract(epoch FROM u.resets_at - u.starts_at) AS elapsed
+      FROM limit_use(ARRAY(SELECT ROW(r, 0, 0, 0)::charge FROM unnest(p_rows) AS r WHERE r.period <> 'minute')) AS u
+      JOIN unnest(p_states) AS s USING (merchant_id)
       WHERE u.kind IN ('tokens', 'money') AND u.spent > 0 AND u.maximum > 0)
     INSERT INTO alerts (merchant_id, id, kind, scope, scope_id, limit_name, starts_at, threshold, used, maximum)
-    SELECT p_merchant, uuid_v7(), 'threshold', s.scope, s.scope_id, s.name, s.starts_at, t.percent::integer, s.spent, s.maximum
-    FROM spent AS s, jsonb_array_elements_text(p_thresholds) AS t (percent) WHERE s.spent::numeric * 100 >= s.maximum::numeric * t.percent::integer
+    SELECT s.merchant_id, uuid_v7(), 'threshold', s.scope, s.scope_id, s.name, s.starts_at, t.percent::integer, s.spent, s.maximum
+    FROM spent AS s, jsonb_array_elements_text(s.thresholds) AS t (percent) WHERE s.spent::numeric * 100 >= s.maximum::numeric * t.percent::integer
     UNION ALL
-    SELECT p_merchant, uuid_v7(), 'forecast', s.scope, s.scope_id, s.name, s.starts_at, 100, floor(s.spent / s.elapsed)::bigint, s.maximum
+    SELECT s.merchant_id, uuid_v7(), 'forecast', s.scope, s.scope_id, s.name, s.starts_at, 100, floor(s.spent / s.elapsed)::bigint, s.maximum
     FROM spent AS s WHERE s.elapsed >= 0.1 AND s.spent / s.elapsed >= s.maximum
     ON CONFLICT DO NOTHING;
   END
   $$;
 
 -- A call that cost more than its bound breaks the promise of every hard limit it was held against: it is told, and the merchant is stopped.
-CREATE FUNCTION stop_overrun(p_merchant text, p_changes call_change[], p_hard boolean) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION stop_overrun(x call_change, p_hard boolean) RETURNS void LANGUAGE plpgsql
   AS $$
   BEGIN
     INSERT INTO alerts (merchant_id, id, kind, scope, scope_id, limit_name, starts_at, threshold, used, maximum, call_id)
-    SELECT p_merchant, uuid_v7(), 'overrun', 'merchant', '', 'bound', (x.call).created_at, 100, all_tokens(x.call), (x.call).hold_tokens, (x.call).id
-    FROM unnest(p_changes) AS x ON CONFLICT DO NOTHING;
+    VALUES ((x.call).merchant_id, uuid_v7(), 'overrun', 'merchant', '', 'bound', (x.call).created_at, 100, all_tokens(x.call), (x.call).hold_tokens, (x.call).id)
+    ON CONFLICT DO NOTHING;
     IF p_hard THEN
-      UPDATE merchants SET status = 'suspended', status_reason = 'overrun' WHERE id = p_merchant AND status = 'active';
+      UPDATE merchants SET status = 'suspended', status_reason = 'overrun' WHERE id = (x.call).merchant_id AND status = 'active';
       IF FOUND THEN
-        PERFORM audit_append_all(p_merchant, ARRAY(
-          SELECT ROW('system', 'merchant.stopped', 'merchant/' || p_merchant, 'allowed', (x.call).request_id,
-            jsonb_build_object('reason', 'overrun', 'callId', (x.call).id)::text)::audit_entry FROM unnest(p_changes) AS x LIMIT 1));
+        PERFORM audit_append_all(ARRAY[ROW((x.call).merchant_id, 'system', 'merchant.stopped', 'merchant/' || (x.call).merchant_id, 'allowed',
+          (x.call).request_id, jsonb_build_object('reason', 'overrun', 'callId', (x.call).id)::text)::audit_entry]);
       END IF;
     END IF;
   END
   $$;
 
--- Resolves calls of one merchant, forward only (held -> settled | void | unknown, unknown -> settled | void), each exactly once: of two
--- racers one wins. Answers the ids that moved. Counters, sums, alerts and the audit record move in the same commit.
-CREATE FUNCTION ledger_settle_merchant(p_merchant text, p_outcomes jsonb) RETURNS jsonb LANGUAGE plpgsql
+-- Resolves a batch of calls of any merchants: p_outcomes is an array of call_outcome objects. Forward only (held -> settled | void | unknown,
+-- unknown -> settled | void), each exactly once: of two racers one wins. Answers the ids that moved. Counters, sums, alerts and the audit
+-- record move in the same commit.
+CREATE FUNCTION ledger_settle(p_outcomes jsonb) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
   AS $$
   DECLARE
     outcomes call_outcome[];
-    ids uuid[];
+    merchants text[];
     first uuid;
     last uuid;
     before calls[];
     changes call_change[];
-    overruns call_change[];
+    x call_change;
     at timestamptz;
-    owner record;
+    states merchant_state[];
     rows limit_row[];
   BEGIN
-    PERFORM set_config('app.merchant_id', p_merchant, true);
-    PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
-    SELECT array_agg(o), array_agg(id), min(id::text)::uuid, max(id::text)::uuid INTO outcomes, ids, first, last
-      FROM (SELECT DISTINCT ON (o.id) o, o.id FROM jsonb_populate_recordset(NULL::call_outcome, p_outcomes) AS p
-            CROSS JOIN LATERAL counted_outcome(p) AS o ORDER BY o.id, o.pos) AS once;
+    outcomes := ARRAY(SELECT counted_outcome(o) FROM (
+      SELECT DISTINCT ON (p.id) p FROM jsonb_populate_recordset(NULL::call_outcome, p_outcomes) AS p ORDER BY p.id, p.pos) AS once (o));
+    SELECT array_agg(DISTINCT o.merchant_id ORDER BY o.merchant_id), min(o.id::text)::uuid, max(o.id::text)::uuid INTO merchants, first, last
+      FROM unnest(outcomes) AS o;
+    PERFORM 1 FROM (SELECT 1 FROM audit_heads h WHERE h.merchant_id = ANY (merchants) ORDER BY h.merchant_id FOR UPDATE) AS locked;
     -- The bounds say which partitions: those between the first and the last id.
-    before := ARRAY(SELECT c FROM calls c WHERE c.merchant_id = p_merchant AND c.id = ANY (ids) AND c.id >= first AND c.id <= last);
+    before := ARRAY(SELECT c FROM unnest(outcomes) AS o JOIN calls c ON c.merchant_id = o.merchant_id AND c.id = o.id WHERE c.id >= first AND c.id <= last);
     at := clock_timestamp();
     WITH moved AS (
       UPDATE calls AS c SET
@@ -856,58 +890,40 @@ CREATE FUNCTION ledger_settle_merchant(p_merchant text, p_outcomes jsonb) RETURN
         aws_request_id = coalesce(o.aws_request_id, c.aws_request_id), latency_ms = coalesce(o.latency_ms, c.latency_ms),
         time_to_first_byte_ms = coalesce(o.time_to_first_byte_ms, c.time_to_first_byte_ms)
       FROM unnest(outcomes) AS o JOIN unnest(before) AS b ON b.id = o.id LEFT JOIN prices p ON p.id = b.price_id
-      WHERE c.merchant_id = p_merchant AND c.id = o.id AND c.id >= first AND c.id <= last
+      WHERE c.merchant_id = o.merchant_id AND c.id = o.id AND c.id >= first AND c.id <= last
         AND c.state = b.state AND (c.state = 'held' OR (c.state = 'unknown' AND o.state IN ('settled', 'void')))
       RETURNING c AS call, b.state AS before)
     SELECT array_agg(ROW(m.call, m.before)::call_change) INTO changes FROM moved AS m;
     IF changes IS NULL THEN
       RETURN '[]';
     END IF;
-    PERFORM settle_counters(p_merchant, changes);
-    IF EXISTS (SELECT 1 FROM unnest(changes) AS x WHERE x.before = 'unknown') THEN
-      PERFORM unsettle_usage(p_merchant, ARRAY(
-        SELECT b FROM unnest(before) AS b JOIN unnest(changes) AS x ON (x.call).id = b.id WHERE x.before = 'unknown'));
+    PERFORM settle_counters(changes);
+    IF EXISTS (SELECT 1 FROM unnest(changes) AS m WHERE m.before = 'unknown') THEN
+      PERFORM unsettle_usage(ARRAY(SELECT b FROM unnest(before) AS b JOIN unnest(changes) AS m ON (m.call).id = b.id WHERE m.before = 'unknown'));
     END IF;
-    PERFORM settle_usage(p_merchant, changes);
-    PERFORM audit_append_all(p_merchant, ARRAY(
-      SELECT ROW((x.call).subject, 'call.' || (x.call).state, 'call/' || (x.call).id, CASE (x.call).state WHEN 'settled' THEN 'allowed' ELSE 'failed' END,
-        (x.call).request_id, jsonb_strip_nulls(jsonb_build_object('reason', (x.call).reason, 'provenance', (x.call).provenance,
-          'inputTokens', (x.call).input_tokens, 'outputTokens', (x.call).output_tokens, 'cacheReadTokens', (x.call).cache_read_tokens,
-          'cacheWrite5mTokens', (x.call).cache_write_5m_tokens, 'cacheWrite1hTokens', (x.call).cache_write_1h_tokens,
-          'costNanoUsd', (x.call).cost_nano))::text)::audit_entry
-      FROM unnest(changes) AS x));
+    PERFORM settle_usage(changes);
+    PERFORM audit_append_all(ARRAY(
+      SELECT ROW((m.call).merchant_id, (m.call).subject, 'call.' || (m.call).state, 'call/' || (m.call).id,
+        CASE (m.call).state WHEN 'settled' THEN 'allowed' ELSE 'failed' END, (m.call).request_id,
+        jsonb_strip_nulls(jsonb_build_object('reason', (m.call).reason, 'provenance', (m.call).provenance,
+          'inputTokens', (m.call).input_tokens, 'outputTokens', (m.call).output_tokens, 'cacheReadTokens', (m.call).cache_read_tokens,
+          'cacheWrite5mTokens', (m.call).cache_write_5m_tokens, 'cacheWrite1hTokens', (m.call).cache_write_1h_tokens,
+          'costNanoUsd', (m.call).cost_nano))::text)::audit_entry
+      FROM unnest(changes) AS m));
 
-    SELECT * INTO owner FROM merchant_in_force(p_merchant, at);
-    rows := ARRAY(SELECT r FROM limit_rows('merchant', '', owner.spec, at) AS r);
-    IF owner.named_limits THEN
-      rows := rows || ARRAY(SELECT r FROM named_limit_rows(p_merchant, ARRAY(SELECT DISTINCT (x.call).api_key_id FROM unnest(changes) AS x),
-                                                           ARRAY(SELECT DISTINCT (x.call).end_user FROM unnest(changes) AS x), at) AS r);
-    END IF;
+    states := ARRAY(SELECT s FROM merchants_in_force(merchants, at) AS s);
+    rows := limit_rows_of(states, ARRAY(
+      SELECT n FROM unnest(changes) AS m CROSS JOIN LATERAL scopes_of((m.call).merchant_id, (m.call).api_key_id, (m.call).end_user) AS n
+      WHERE n.scope <> 'merchant'), at);
     IF EXISTS (SELECT 1 FROM unnest(rows) AS r WHERE coalesce(r.tokens_mode, r.nano_mode) IS NOT NULL) THEN
-      PERFORM raise_alerts(p_merchant, rows, coalesce(owner.spec->'thresholds', '[50, 80, 100]'), at);
+      PERFORM raise_alerts(states, rows, at);
     END IF;
-    overruns := ARRAY(SELECT x FROM unnest(changes) AS x
-      WHERE (x.call).state = 'settled' AND (all_tokens(x.call) > (x.call).hold_tokens OR (x.call).cost_nano > (x.call).hold_nano));
-    IF cardinality(overruns) > 0 THEN
-      PERFORM stop_overrun(p_merchant, overruns, EXISTS (SELECT 1 FROM unnest(rows) AS r WHERE 'hard' IN (r.tokens_mode, r.nano_mode)));
-    END IF;
-    RETURN (SELECT jsonb_agg((x.call).id) FROM unnest(changes) AS x);
-  END
-  $$;
-
--- Resolves a batch: [{merchant, outcomes}]. One statement, one commit.
-CREATE FUNCTION ledger_settle(p_batch jsonb) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
-  AS $$
-  DECLARE
-    part jsonb;
-    moved jsonb := '[]';
-  BEGIN
-    FOR part IN SELECT value FROM jsonb_array_elements(p_batch) ORDER BY value->>'merchant' LOOP
-      moved := moved || ledger_settle_merchant(part->>'merchant', part->'outcomes');
+    FOREACH x IN ARRAY changes LOOP
+      IF (x.call).state = 'settled' AND (all_tokens(x.call) > (x.call).hold_tokens OR (x.call).cost_nano > (x.call).hold_nano) THEN
+        PERFORM stop_overrun(x, EXISTS (SELECT 1 FROM unnest(rows) AS r WHERE r.merchant_id = (x.call).merchant_id AND 'hard' IN (r.tokens_mode, r.nano_mode)));
+      END IF;
     END LOOP;
-    PERFORM set_config('app.merchant_id', '', true);
-    RETURN moved;
+    RETURN (SELECT jsonb_agg((m.call).id) FROM unnest(changes) AS m);
   END
   $$;
 
@@ -921,44 +937,33 @@ CREATE FUNCTION process_alive(p_process uuid, p_seconds double precision) RETURN
     ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
   $$;
 
--- Processes that still have held calls.
-CREATE FUNCTION held_processes() RETURNS TABLE (process_id uuid)
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-  AS $$ SELECT DISTINCT c.process_id FROM calls c WHERE c.state = 'held' AND c.process_id IS NOT NULL $$;
-
--- Held calls past their deadline, or of a process that is gone.
-CREATE FUNCTION calls_in_doubt(p_limit integer) RETURNS TABLE (merchant_id text, id uuid)
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-  AS $$
-    SELECT c.merchant_id, c.id
-    FROM (SELECT p.id, p.lease_until FROM processes p UNION ALL SELECT NULL, 'infinity') AS p
-    CROSS JOIN LATERAL (
-      SELECT h.merchant_id, h.id FROM calls h
-      WHERE h.state = 'held' AND h.process_id IS NOT DISTINCT FROM p.id AND (p.lease_until < clock_timestamp() OR h.deadline < clock_timestamp())
-      ORDER BY h.deadline LIMIT p_limit) AS c
-    LIMIT p_limit
-  $$;
-
--- Turns calls in doubt into unknown: still counted, never refunded by time alone. Merchants that another transaction works on are left for
--- the next round, so any number of replicas may sweep. Answers how many moved.
+-- Turns held calls that passed their deadline, or whose process is gone, into unknown: still counted, never refunded by time alone.
+-- Merchants that another transaction works on are left for the next round, so any number of replicas may sweep. Answers how many moved.
 CREATE FUNCTION ledger_sweep(p_limit integer) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   DECLARE
-    doubtful record;
-    moved integer := 0;
+    doubtful scope_name[];
+    free text[];
+    moved integer;
   BEGIN
-    FOR doubtful IN
-      SELECT d.merchant_id, jsonb_agg(jsonb_build_object('id', d.id, 'state', 'unknown', 'reason', 'no outcome: process gone or deadline passed')) AS outcomes
-      FROM calls_in_doubt(p_limit) AS d GROUP BY 1 ORDER BY 1
-    LOOP
-      PERFORM set_config('app.merchant_id', doubtful.merchant_id, true);
-      PERFORM 1 FROM audit_heads WHERE merchant_id = doubtful.merchant_id FOR UPDATE SKIP LOCKED;
-      CONTINUE WHEN NOT FOUND;
-      moved := moved + jsonb_array_length(ledger_settle_merchant(doubtful.merchant_id, doubtful.outcomes));
-    END LOOP;
-    DELETE FROM processes p WHERE p.lease_until < clock_timestamp() - interval '1 day' AND p.id NOT IN (SELECT process_id FROM held_processes());
-    PERFORM set_config('app.merchant_id', '', true);
+    doubtful := ARRAY(
+      SELECT ROW(c.merchant_id, 'call', c.id)::scope_name
+      FROM (SELECT p.id, p.lease_until FROM processes p UNION ALL SELECT NULL, 'infinity') AS p
+      CROSS JOIN LATERAL (
+        SELECT h.merchant_id, h.id FROM calls h
+        WHERE h.state = 'held' AND h.process_id IS NOT DISTINCT FROM p.id AND (p.lease_until < clock_timestamp() OR h.deadline < clock_timestamp())
+        ORDER BY h.deadline LIMIT p_limit) AS c
+      LIMIT p_limit);
+    free := ARRAY(SELECT f.merchant_id FROM (
+      SELECT h.merchant_id FROM audit_heads h WHERE h.merchant_id IN (SELECT d.merchant_id FROM unnest(doubtful) AS d)
+      ORDER BY 1 FOR UPDATE SKIP LOCKED) AS f);
+    moved := jsonb_array_length(ledger_settle((
+      SELECT coalesce(jsonb_agg(jsonb_build_object('merchant_id', d.merchant_id, 'id', d.scope_id, 'state', 'unknown',
+        'reason', 'no outcome: process gone or deadline passed')), '[]')
+      FROM unnest(doubtful) AS d WHERE d.merchant_id = ANY (free))));
+    DELETE FROM processes p WHERE p.lease_until < clock_timestamp() - interval '1 day'
+      AND NOT EXISTS (SELECT 1 FROM calls h WHERE h.state = 'held' AND h.process_id = p.id);
     RETURN moved;
   END
   $$;
@@ -1062,7 +1067,8 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   DECLARE
-    version integer;
+    -- Not `version`: plans has a column of that name.
+    chosen integer;
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
@@ -1070,11 +1076,11 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
       RETURN 'merchant';
     END IF;
     IF p_change ? 'planId' THEN
-      SELECT coalesce((p_change->>'planVersion')::integer, max(p.version)) INTO version FROM plans p WHERE p.id = p_change->>'planId';
-      IF NOT EXISTS (SELECT 1 FROM plans p WHERE p.id = p_change->>'planId' AND p.version = merchant_change.version) THEN
+      SELECT coalesce((p_change->>'planVersion')::integer, max(p.version)) INTO chosen FROM plans p WHERE p.id = p_change->>'planId';
+      IF NOT EXISTS (SELECT 1 FROM plans p WHERE p.id = p_change->>'planId' AND p.version = chosen) THEN
         RETURN 'plan';
       END IF;
-      UPDATE merchants SET plan_id = p_change->>'planId', plan_version = merchant_change.version WHERE id = p_merchant;
+      UPDATE merchants SET plan_id = p_change->>'planId', plan_version = chosen WHERE id = p_merchant;
     END IF;
     IF p_change ? 'status' THEN
       UPDATE merchants SET status = p_change->>'status', status_reason = p_actor WHERE id = p_merchant;
@@ -1108,10 +1114,10 @@ CREATE FUNCTION limits_in_force() RETURNS TABLE (name text, scope text, scope_id
   LANGUAGE sql STABLE
   AS $$
     SELECT u.name, u.scope, u.scope_id, u.mode, u.maximum, u.used, u.spent, u.starts_at, u.resets_at
-    FROM limit_use(tenant(), ARRAY(
-      SELECT ROW(r, 0, 0, 0)::charge FROM merchant_in_force(tenant(), now()) AS m, limit_rows('merchant', '', m.spec, now()) AS r
+    FROM limit_use(ARRAY(
+      SELECT ROW(r, 0, 0, 0)::charge FROM merchants_in_force(ARRAY[tenant()], now()) AS m, limit_rows(m.merchant_id, 'merchant', '', m.spec, now()) AS r
       UNION ALL
-      SELECT ROW(r, 0, 0, 0)::charge FROM limits l, limit_rows(l.scope, l.scope_id, l.spec, now()) AS r
+      SELECT ROW(r, 0, 0, 0)::charge FROM limits l, limit_rows(l.merchant_id, l.scope, l.scope_id, l.spec, now()) AS r
       WHERE l.merchant_id = tenant() AND l.scope <> 'merchant' AND l.scope_id <> '')) AS u
   $$;
 
@@ -1122,7 +1128,7 @@ DECLARE
 BEGIN
   UPDATE calls SET charged = (1 << 1) | (1 << 2) | (1 << 3);
   FOR merchant IN SELECT DISTINCT merchant_id FROM calls LOOP
-    PERFORM settle_usage(merchant, ARRAY(SELECT ROW(c, 'held')::call_change FROM calls c WHERE c.merchant_id = merchant AND c.state <> 'held'));
+    PERFORM settle_usage(ARRAY(SELECT ROW(c, 'held')::call_change FROM calls c WHERE c.merchant_id = merchant AND c.state <> 'held'));
     INSERT INTO counters (merchant_id, scope, scope_id, period, starts_at, requests, in_flight, tokens_overrun)
     SELECT merchant, k.scope, k.scope_id, k.period, k.starts_at, count(*), count(*) FILTER (WHERE c.state = 'held' AND k.period = 'total'),
       coalesce(sum(all_tokens(c)) FILTER (WHERE c.state = 'settled'), 0)
@@ -1133,6 +1139,9 @@ $rebuild$;
 
 -- Row security, owners, grants -------------------------------------------------------------------------------------------
 
+ALTER TABLE prices OWNER TO merchant_bedrock_owner;
+ALTER TABLE plans OWNER TO merchant_bedrock_owner;
+ALTER TABLE processes OWNER TO merchant_bedrock_owner;
 DO $policies$
 DECLARE
   tenant_table text;
@@ -1146,13 +1155,36 @@ BEGIN
   END LOOP;
 END
 $policies$;
+
+-- The ledger works on the calls of many merchants in one statement, so its role sees past the tenant. It owns the four functions of the
+-- ledger and their parts, nothing else, and nobody logs in as it. Every join in them carries merchant_id.
+DO $ledger$
+DECLARE
+  tenant_table text;
+BEGIN
+  BEGIN
+    CREATE ROLE merchant_bedrock_ledger NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;
+  EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
+  END;
+  GRANT USAGE ON SCHEMA public TO merchant_bedrock_ledger;
+  FOREACH tenant_table IN ARRAY ARRAY['merchants', 'api_keys', 'credentials', 'credential_versions', 'limits', 'calls', 'counters', 'limit_hits',
+    'alerts', 'idempotency_keys', 'usage_days', 'audit_events', 'audit_heads'] LOOP
+    EXECUTE format('CREATE POLICY ledger_works ON %I TO merchant_bedrock_ledger USING (true) WITH CHECK (true)', tenant_table);
+    EXECUTE format('GRANT SELECT ON %I TO merchant_bedrock_ledger', tenant_table);
+  END LOOP;
+END
+$ledger$;
+GRANT INSERT, UPDATE ON calls, counters, limit_hits, idempotency_keys, usage_days TO merchant_bedrock_ledger;
+GRANT INSERT ON alerts, audit_events TO merchant_bedrock_ledger;
+GRANT UPDATE ON audit_heads TO merchant_bedrock_ledger;
+GRANT UPDATE (status, status_reason, revision) ON merchants TO merchant_bedrock_ledger;
+GRANT SELECT ON prices, plans TO merchant_bedrock_ledger;
+GRANT SELECT, INSERT, UPDATE, DELETE ON processes TO merchant_bedrock_ledger;
+
 CREATE POLICY ops_reads ON usage_days FOR SELECT TO merchant_bedrock_ops USING (true);
 GRANT SELECT ON usage_days TO merchant_bedrock_ops;
 
-ALTER TABLE prices OWNER TO merchant_bedrock_owner;
-ALTER TABLE plans OWNER TO merchant_bedrock_owner;
-ALTER TABLE processes OWNER TO merchant_bedrock_owner;
-GRANT SELECT ON processes TO merchant_bedrock_ops;
 GRANT SELECT ON prices, plans TO merchant_bedrock_app;
 
 DO $functions$
@@ -1161,25 +1193,29 @@ DECLARE
 BEGIN
   -- Parts of the ledger: run by its functions, as their owner.
   FOREACH signature IN ARRAY ARRAY[
-    'audit_append_all(text, audit_entry[])', 'ledger_hold_merchant(text, uuid, jsonb)', 'ledger_settle_merchant(text, jsonb)',
-    'charge_counters(text, charge[])', 'count_limit_hit(text, text, text, text)', 'settle_counters(text, call_change[])',
-    'settle_usage(text, call_change[])', 'unsettle_usage(text, calls[])', 'raise_alerts(text, limit_row[], jsonb, timestamptz)',
-    'stop_overrun(text, call_change[], boolean)'] LOOP
-    EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_owner', signature);
+    'charge_counters(charge[])', 'count_limit_hit(text, text, text, text)', 'hold_carefully(call_intent, limit_row[], jsonb, timestamptz)',
+    'settle_counters(call_change[])', 'settle_usage(call_change[])', 'unsettle_usage(calls[])',
+    'raise_alerts(merchant_state[], limit_row[], timestamptz)', 'stop_overrun(call_change, boolean)'] LOOP
+    EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_ledger', signature);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
   END LOOP;
+  ALTER FUNCTION audit_append_all(audit_entry[]) OWNER TO merchant_bedrock_owner;
+  REVOKE ALL ON FUNCTION audit_append_all(audit_entry[]) FROM PUBLIC;
+  GRANT EXECUTE ON FUNCTION audit_append_all(audit_entry[]) TO merchant_bedrock_ledger;
   -- What the service may call.
-  FOREACH signature IN ARRAY ARRAY['ledger_hold(uuid, jsonb)', 'ledger_settle(jsonb)', 'ledger_sweep(integer)', 'process_alive(uuid, double precision)',
+  FOREACH signature IN ARRAY ARRAY['ledger_hold(uuid, jsonb)', 'ledger_settle(jsonb)', 'ledger_sweep(integer)', 'process_alive(uuid, double precision)'] LOOP
+    EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_ledger', signature);
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO merchant_bedrock_app', signature);
+  END LOOP;
+  FOREACH signature IN ARRAY ARRAY[
     'plan_create(text, jsonb, text, text)', 'merchant_change(text, jsonb, text, text)', 'named_limits_replace(text, jsonb, text, text)'] LOOP
     EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_owner', signature);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO merchant_bedrock_app', signature);
   END LOOP;
-  FOREACH signature IN ARRAY ARRAY['calls_in_doubt(integer)', 'held_processes()', 'ops_usage(date, date, text, integer)'] LOOP
-    EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_ops', signature);
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
-  END LOOP;
-  GRANT EXECUTE ON FUNCTION calls_in_doubt(integer), held_processes() TO merchant_bedrock_owner;
+  ALTER FUNCTION ops_usage(date, date, text, integer) OWNER TO merchant_bedrock_ops;
+  REVOKE ALL ON FUNCTION ops_usage(date, date, text, integer) FROM PUBLIC;
   GRANT EXECUTE ON FUNCTION ops_usage(date, date, text, integer) TO merchant_bedrock_app;
 END
 $functions$;

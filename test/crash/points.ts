@@ -10,6 +10,8 @@ export interface Scene {
   chance: Chance;
   /** Ids of the merchants of the round. */
   merchants: readonly string[];
+  /** No call of the load is under way or to come. */
+  isOver: () => boolean;
 }
 
 /** What a point keeps in its hands while the victim dies. */
@@ -117,8 +119,11 @@ export function deal(kind: 'service' | 'postgres', rounds: number, chance: Chanc
   return dealt.slice(0, rounds);
 }
 
-async function atRandom({ chance }: Scene): Promise<Grip> {
-  await sleep(chance.between(0, 550));
+/** Anywhere in the load. Counted in requests that came to AWS and not in time, so that a slow machine dies in the middle of things too. */
+async function atRandom({ house, chance, isOver }: Scene): Promise<Grip> {
+  const requests = chance.between(0, 26);
+  await until('the load moves', () => callsAtAws(house.standIn.journal) >= requests || isOver());
+  await sleep(chance.between(0, 60));
   return NOTHING;
 }
 
@@ -187,9 +192,14 @@ function openCalls(journal: readonly JournalEntry[]): number {
   return journal.filter(({ outcome, path }) => outcome === 'open' && path.startsWith('/model/')).length;
 }
 
+function callsAtAws(journal: readonly JournalEntry[]): number {
+  return journal.filter(({ path }) => path.startsWith('/model/')).length;
+}
+
 /** It was asked to leave, and is killed before it has. */
-async function whenLeaving({ house, chance }: Scene): Promise<Grip> {
-  await sleep(chance.between(30, 350));
+async function whenLeaving(scene: Scene): Promise<Grip> {
+  const { house, chance } = scene;
+  await atRandom(scene);
   house.service.child.kill('SIGTERM');
   await sleep(chance.between(0, 150));
   return NOTHING;

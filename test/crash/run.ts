@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { chains, compare, compareAudit, differences, groupBy, limitsPassed, readRows } from './books.ts';
 import type { Row } from './books.ts';
 import { Chance } from './chance.ts';
@@ -61,6 +62,8 @@ export async function run(house: House, order: RunOrder): Promise<RunResult> {
   const households: Household[] = [];
   const witnesses: Witness[] = [];
   let earlier: Witness[] = [];
+  // Every call listens for it.
+  setMaxListeners(0, order.stopped);
   await house.startService();
   await newPlan(house);
   for (const { number, point } of planRounds(order)) {

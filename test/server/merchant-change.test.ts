@@ -7,7 +7,9 @@ let service: TestService;
 beforeAll(async () => {
   service = await startTestService();
 });
-afterAll(() => service[Symbol.asyncDispose]());
+afterAll(async () => {
+  await service[Symbol.asyncDispose]();
+});
 
 test('an operator puts a merchant on a plan: its latest version, or the one that is named; a plan that is not there changes nothing', async () => {
   await onboard(service, 'acme');

@@ -80,7 +80,8 @@ function compareOne(row: Row, seen: readonly Witness[], residents: readonly Resi
   if (state === 'held') faults.push(`call ${id} is still held`);
   const account = residents.find((resident) => resident.id === row.merchantId)?.accountId;
   for (const { operation, accountId, tokens } of seen) {
-    if (operation !== row.operation) faults.push(`call ${id} is ${row.operation} here and ${operation} at AWS`);
+    if (operation !== row.operation)
+      faults.push(`call ${id} is ${row.operation} here and ${operation} at AWS`);
     if (accountId !== account)
       faults.push(`call ${id} of ${row.merchantId} was signed for ${accountId ?? 'nobody'}`);
     if (state === 'settled' && tokens !== undefined && !sameTokens(tokens, row.tokens))

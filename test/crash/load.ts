@@ -140,7 +140,13 @@ async function makeCall(url: string, intent: Intent, stopped: AbortSignal): Prom
       : setTimeout(() => {
           leave.abort();
         }, intent.leavesAfterMs);
-  const seen: Seen = { tag: intent.tag, status: 'cut', callId: undefined, errorType: undefined, clamped: false };
+  const seen: Seen = {
+    tag: intent.tag,
+    status: 'cut',
+    callId: undefined,
+    errorType: undefined,
+    clamped: false,
+  };
   try {
     const answer = await fetch(
       `${url}/api/merchants/${intent.by.id}/bedrock/model/${encodeURIComponent(MODEL)}/${intent.operation}`,

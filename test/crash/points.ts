@@ -50,7 +50,13 @@ const SERVICE_POINTS: readonly KillPoint[] = [
     weight: 1,
     reach: (scene) => whenHeldAtTheGate(scene, 'deliver'),
   },
-  { name: 'streaming', victim: 'service', weight: 1, plan: { pace: { eventDelayMs: 8 } }, reach: whenStreaming },
+  {
+    name: 'streaming',
+    victim: 'service',
+    weight: 1,
+    plan: { pace: { eventDelayMs: 8 } },
+    reach: whenStreaming,
+  },
   {
     name: 'settling-lost',
     victim: 'service',

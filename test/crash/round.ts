@@ -109,10 +109,7 @@ export async function runRound(house: House, order: RoundOrder): Promise<RoundRe
 }
 
 /** In half of the rounds the operator changes the other merchant meanwhile. @returns the request id of a change that was acknowledged */
-async function changeUnderLoad(
-  house: House,
-  { chance, household }: RoundOrder,
-): Promise<string | undefined> {
+async function changeUnderLoad(house: House, { chance, household }: RoundOrder): Promise<string | undefined> {
   const [meant, afterMs] = [chance.happens(0.5), chance.between(0, 400)];
   if (!meant) return undefined;
   await sleep(afterMs);
@@ -142,7 +139,11 @@ async function killService(house: House, { onDeath, onTakeOver }: Grip): Promise
   await house.sessionsOver(remains.sessions);
 }
 
-async function killPostgres(house: House, { grip, chance, load }: Killing, serviceToo: boolean): Promise<void> {
+async function killPostgres(
+  house: House,
+  { grip, chance, load }: Killing,
+  serviceToo: boolean,
+): Promise<void> {
   if (house.cluster === undefined) throw new Error('this Postgres cannot be killed');
   await house.cluster.crash();
   // Both the first attempts to settle and the later, rarer ones.
@@ -240,7 +241,9 @@ function overspent(allowance: Allowance, { tight }: Household, witnesses: readon
   };
   return (['requests', 'tokens', 'nanoUsd'] as const)
     .filter((name) => spent[name] > (allowance[name] ?? Infinity))
-    .map((name) => `${tight.id} may use ${String(allowance[name])} ${name}, used ${String(spent[name])} at AWS`);
+    .map(
+      (name) => `${tight.id} may use ${String(allowance[name])} ${name}, used ${String(spent[name])} at AWS`,
+    );
 }
 
 function priceOf({ input, output }: TokenCounts): number {
@@ -257,16 +260,26 @@ async function reconcile(
 ): Promise<{ unknown: number; resolved: number; faults: string[] }> {
   const { house, household, witnesses } = books;
   const unknown = before.filter(({ state }) => state === 'unknown');
-  const shown = [...(await shownUnknown(house, household.open)), ...(await shownUnknown(house, household.tight))];
+  const shown = [
+    ...(await shownUnknown(house, household.open)),
+    ...(await shownUnknown(house, household.tight)),
+  ];
   const faults: string[] = [];
-  if (shown.sort().join() !== unknown.map(({ id }) => id).sort().join())
-    faults.push(`unknown are ${unknown.map(({ id }) => id).join()}, GET /usage/records shows ${shown.join()}`);
+  if (
+    shown.sort().join() !==
+    unknown
+      .map(({ id }) => id)
+      .sort()
+      .join()
+  )
+    faults.push(
+      `unknown are ${unknown.map(({ id }) => id).join()}, GET /usage/records shows ${shown.join()}`,
+    );
   const byId = new Map(witnesses.map((witness) => [witness.callId, witness]));
   const ledger = house.newLedgerStore();
   let resolved = 0;
   for (const { id, merchantId } of unknown) {
-    const settle = () =>
-      ledger.settle(merchantId as MerchantId, id as CallId, outcomeBy(byId.get(id)));
+    const settle = () => ledger.settle(merchantId as MerchantId, id as CallId, outcomeBy(byId.get(id)));
     if (await settle()) resolved += 1;
     else faults.push(`call ${id} is unknown and could not be resolved`);
     if (await settle()) faults.push(`call ${id} was resolved twice`);

@@ -99,7 +99,11 @@ export async function run(house: House, order: RunOrder): Promise<RunResult> {
 
 async function lastLook(
   house: House,
-  { results, households, witnesses }: { results: RoundResult[]; households: Household[]; witnesses: Witness[] },
+  {
+    results,
+    households,
+    witnesses,
+  }: { results: RoundResult[]; households: Household[]; witnesses: Witness[] },
 ): Promise<RunResult> {
   const merchants = households.flatMap(idsOf);
   const residents = households.flatMap(({ open, tight }) => [open, tight]);

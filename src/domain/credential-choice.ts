@@ -62,7 +62,7 @@ const HEADERS = {
 } as const satisfies Record<Field, string>;
 
 /** Other headers of ours. Any further `x-bedrock-…` is refused: a misspelt credential header must not end as "no choice". */
-const OTHER_BEDROCK_HEADERS: ReadonlySet<string> = new Set(['x-bedrock-region']);
+const OTHER_BEDROCK_HEADERS: ReadonlySet<string> = new Set(['x-bedrock-region', 'x-bedrock-end-user']);
 
 type Given = Partial<Record<Field, unknown>>;
 

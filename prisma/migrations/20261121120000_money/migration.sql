@@ -1067,8 +1067,7 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   DECLARE
-    -- Not `version`: plans has a column of that name.
-    chosen integer;
+    wanted integer;
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
@@ -1076,11 +1075,11 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
       RETURN 'merchant';
     END IF;
     IF p_change ? 'planId' THEN
-      SELECT coalesce((p_change->>'planVersion')::integer, max(p.version)) INTO chosen FROM plans p WHERE p.id = p_change->>'planId';
-      IF NOT EXISTS (SELECT 1 FROM plans p WHERE p.id = p_change->>'planId' AND p.version = chosen) THEN
+      SELECT coalesce((p_change->>'planVersion')::integer, max(p.version)) INTO wanted FROM plans p WHERE p.id = p_change->>'planId';
+      IF NOT EXISTS (SELECT 1 FROM plans p WHERE p.id = p_change->>'planId' AND p.version = wanted) THEN
         RETURN 'plan';
       END IF;
-      UPDATE merchants SET plan_id = p_change->>'planId', plan_version = chosen WHERE id = p_merchant;
+      UPDATE merchants SET plan_id = p_change->>'planId', plan_version = wanted WHERE id = p_merchant;
     END IF;
     IF p_change ? 'status' THEN
       UPDATE merchants SET status = p_change->>'status', status_reason = p_actor WHERE id = p_merchant;

@@ -45,7 +45,7 @@ export async function newHousehold(house: House, name: string): Promise<Househol
   return { open, tight };
 }
 
-async function move(house: House, id: string, key: typeof AWS.merchantA | typeof AWS.merchantB) {
+async function move(house: House, id: string, key: (typeof AWS)['merchantA']) {
   const answer = await asked(
     operator(house).post('/api/ops/merchants', {
       id,

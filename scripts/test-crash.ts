@@ -2,8 +2,9 @@
 import { HELP, readOrder } from '../test/crash/options.ts';
 import { House } from '../test/crash/house.ts';
 import { render } from '../test/crash/report.ts';
-import { run as runRounds } from '../test/crash/run.ts';
+import { planRounds, run as runRounds } from '../test/crash/run.ts';
 import type { RunOrder } from '../test/crash/run.ts';
+import { verdict } from '../test/crash/verdict.ts';
 import { createDatabase, startEmbeddedPostgres } from '../test/support/postgres.ts';
 import { BUILT, buildService } from './cli/build.ts';
 import { Failure, Interrupted, print, run, wasStarted } from './cli/run.ts';
@@ -17,7 +18,7 @@ async function main(): Promise<void> {
   const say = (line: string) => {
     process.stderr.write(`[${seconds().padStart(4)} s] ${line}\n`);
   };
-  const repeat = `npm run test:crash -- --seed ${String(order.seed)} --rounds ${String(order.rounds)} --postgres-rounds ${String(order.postgresRounds)}`;
+  const repeat = `npm run test:crash -- --seed ${String(order.seed)} --rounds ${String(order.rounds)} --postgres ${String(order.postgresRounds)}`;
   say(repeat);
   const result = await tested(order, say).catch((error: unknown) => {
     if (order.stopped.aborted) throw new Interrupted();
@@ -26,10 +27,11 @@ async function main(): Promise<void> {
   });
   if (order.stopped.aborted) throw new Interrupted();
   await print(`seed ${String(order.seed)}, ${seconds()} s\n\n${render(result)}\n`, '');
-  if (result.faults.length === 0) return;
+  const reasons = verdict(result, planRounds(order).length);
+  if (reasons.length === 0) return;
   const last = result.results.at(-1)?.number ?? 0;
   throw new Failure(
-    `${result.faults.join('\n')}\n\nTo repeat: ${repeat}\nOnly its last round: ${repeat} --only ${String(last)}`,
+    `${reasons.join('\n')}\n\nTo repeat: ${repeat}\nOnly its last round: ${repeat} --only ${String(last)}`,
   );
 }
 

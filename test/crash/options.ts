@@ -11,7 +11,7 @@ unknown call found and resolved. Starts a Postgres of its own. Nothing here talk
 
   --seed N             repeats a run: its rounds, calls and faults (timing remains the machine's)
   --rounds N           rounds in which the service is killed (default 200)
-  --postgres-rounds N  rounds in which Postgres is killed (default 20)
+  --postgres N         rounds in which Postgres is killed (default 20)
   --only WORDS         separated by commas: numbers of rounds, and the points
                        ${POINT_NAMES.slice(0, 5).join(', ')},
                        ${POINT_NAMES.slice(5, 9).join(', ')},
@@ -25,7 +25,7 @@ seed. Ctrl-C stops everything that was started.
 const OPTIONS = {
   seed: { type: 'string' },
   rounds: { type: 'string' },
-  'postgres-rounds': { type: 'string' },
+  postgres: { type: 'string' },
   only: { type: 'string', default: '' },
   help: { type: 'boolean', default: false },
 } as const;
@@ -44,7 +44,7 @@ export function readOrder(args: readonly string[]): Omit<RunOrder, 'stopped'> | 
   const order = {
     seed: whole('--seed', values.seed, Math.floor(Math.random() * 1_000_000)),
     rounds: whole('--rounds', values.rounds, 200),
-    postgresRounds: whole('--postgres-rounds', values['postgres-rounds'], 20),
+    postgresRounds: whole('--postgres', values.postgres, 20),
     only: values.only.split(',').filter((word) => word !== ''),
   };
   for (const word of order.only)

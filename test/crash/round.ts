@@ -1,8 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CallId, MerchantId } from '../../src/domain/ids.ts';
-import { NO_TOKENS } from '../../src/domain/usage.ts';
-import type { TokenCounts } from '../../src/domain/usage.ts';
-import type { CallOutcome } from '../../src/domain/usage.ts';
 import { Person } from '../support/people.ts';
 import { chains, compare, compareAudit, differences, limitsPassed, readRows } from './books.ts';
 import type { Row } from './books.ts';
@@ -10,10 +7,11 @@ import type { Chance } from './chance.ts';
 import { until } from './house.ts';
 import type { House } from './house.ts';
 import { changeOpen, idsOf, limitTight } from './household.ts';
-import type { Allowance, Household, Resident } from './household.ts';
+import type { Household, Resident } from './household.ts';
 import { makeCalls, planCalls, repeatCut, scriptFaults } from './load.ts';
 import type { LoadPlan, Seen } from './load.ts';
 import type { Grip, KillPoint } from './points.ts';
+import { acknowledged, listed, overspent, resolveUnknown, stillOpen } from './promises.ts';
 import { witnessesOf } from './witness.ts';
 import type { Witness } from './witness.ts';
 
@@ -83,8 +81,9 @@ export async function runRound(house: House, order: RoundOrder): Promise<RoundRe
     const rows = await readRows(house.admin, merchants);
     const faults = [
       ...(await audited(books, rows)),
-      ...(await acknowledged(house, rows, seen, await change)),
-      ...(day === new Date().getUTCDate() ? overspent(allowance, household, witnesses) : []),
+      ...acknowledged(rows, seen),
+      ...(await changed(house, await change)),
+      ...(day === new Date().getUTCDate() ? overspent(allowance, household.tight, witnesses) : []),
     ];
     const reconciled = await reconcile(books, rows);
     faults.push(...reconciled.faults);
@@ -211,90 +210,35 @@ async function audited({ house, household, witnesses }: Books, rows: readonly Ro
   ];
 }
 
-/** What somebody was told has happened is in the books, whoever died since. */
-async function acknowledged(
-  house: House,
-  rows: readonly Row[],
-  seen: readonly Seen[],
-  change: string | undefined,
-): Promise<string[]> {
-  const ids = new Set(rows.map(({ id }) => id));
-  const faults = seen
-    .filter(({ callId }) => callId !== undefined && !ids.has(callId))
-    .map(({ tag, callId }) => `${tag} was answered as call ${callId ?? ''}, which has no row`);
-  if (change === undefined) return faults;
+/** A change that an operator was told of is on record. */
+async function changed(house: House, change: string | undefined): Promise<string[]> {
+  if (change === undefined) return [];
   const { rowCount } = await house.admin.query(
     `SELECT 1 FROM audit_events WHERE action = 'merchant.updated' AND request_id = $1`,
     [change],
   );
-  return rowCount === 1 ? faults : [...faults, `change ${change} was acknowledged and is not on record`];
+  return rowCount === 1 ? [] : [`change ${change} was acknowledged and is not on record`];
 }
 
-/** By what AWS bills, and not by our own counters. Money by the price of the model. */
-function overspent(allowance: Allowance, { tight }: Household, witnesses: readonly Witness[]): string[] {
-  const own = witnesses.filter(({ accountId }) => accountId === tight.accountId);
-  const ran = own.filter(({ executed }) => executed).map(({ tokens = NO_TOKENS }) => tokens);
-  const spent = {
-    requests: own.length,
-    tokens: sum(ran.map(({ input, output }) => input + output)),
-    nanoUsd: sum(ran.map(priceOf)),
-  };
-  return (['requests', 'tokens', 'nanoUsd'] as const)
-    .filter((name) => spent[name] > (allowance[name] ?? Infinity))
-    .map(
-      (name) => `${tight.id} may use ${String(allowance[name])} ${name}, used ${String(spent[name])} at AWS`,
-    );
-}
-
-function priceOf({ input, output }: TokenCounts): number {
-  return Math.ceil(input * 800 + output * 4_000);
-}
-
-/**
- * Rows that are unknown are shown to their merchant, and then resolved by the journal as a reconciler would by AWS's invocation logs, each
- * once. All checks hold again after it.
- */
+/** Rows that are unknown are shown to their merchant and then resolved. All checks hold again after it. */
 async function reconcile(
   books: Books,
   before: readonly Row[],
 ): Promise<{ unknown: number; resolved: number; faults: string[] }> {
   const { house, household, witnesses } = books;
-  const unknown = before.filter(({ state }) => state === 'unknown');
   const shown = [
     ...(await shownUnknown(house, household.open)),
     ...(await shownUnknown(house, household.tight)),
   ];
-  const faults: string[] = [];
-  if (
-    shown.sort().join() !==
-    unknown
-      .map(({ id }) => id)
-      .sort()
-      .join()
-  )
-    faults.push(
-      `unknown are ${unknown.map(({ id }) => id).join()}, GET /usage/records shows ${shown.join()}`,
-    );
-  const byId = new Map(witnesses.map((witness) => [witness.callId, witness]));
   const ledger = house.newLedgerStore();
-  let resolved = 0;
-  for (const { id, merchantId } of unknown) {
-    const settle = () => ledger.settle(merchantId as MerchantId, id as CallId, outcomeBy(byId.get(id)));
-    if (await settle()) resolved += 1;
-    else faults.push(`call ${id} is unknown and could not be resolved`);
-    if (await settle()) faults.push(`call ${id} was resolved twice`);
-  }
+  const { faults, ...counted } = await resolveUnknown(before, witnesses, ({ merchantId, id }, outcome) =>
+    ledger.settle(merchantId as MerchantId, id as CallId, outcome),
+  );
   const after = await readRows(house.admin, idsOf(household));
-  faults.push(...(await audited(books, after)));
-  for (const { id, state } of after)
-    if (state === 'unknown' || state === 'held') faults.push(`call ${id} is ${state} after the reconciler`);
-  return { unknown: unknown.length, resolved, faults };
-}
-
-function outcomeBy(witness: Witness | undefined): CallOutcome {
-  if (witness?.tokens !== undefined && witness.executed)
-    return { state: 'settled', usage: { tokens: witness.tokens, provenance: 'metrics' }, upstream: {} };
-  return { state: 'void', reason: 'AWS has no record that it ran', upstream: {} };
+  return {
+    ...counted,
+    faults: [...listed(before, shown), ...faults, ...(await audited(books, after)), ...stillOpen(after)],
+  };
 }
 
 async function shownUnknown(house: House, { id, token }: Resident): Promise<string[]> {
@@ -310,8 +254,4 @@ async function shownUnknown(house: House, { id, token }: Resident): Promise<stri
     if (nextCursor === undefined) return found;
     cursor = `&cursor=${nextCursor}`;
   }
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, number) => total + number, 0);
 }

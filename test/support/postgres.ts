@@ -29,11 +29,8 @@ export interface EmbeddedCluster extends Cluster {
   killNow(): void;
 }
 
-/**
- * Starts a real Postgres on a free loopback port with a data directory of its own, which `stop` removes. Takes about a second.
- * @param settings more of Postgres's own, e.g. `synchronous_commit=off`.
- */
-export async function startEmbeddedPostgres(settings: readonly string[] = []): Promise<EmbeddedCluster> {
+/** Starts a real Postgres on a free loopback port with a data directory of its own, which `stop` removes. Takes about a second. */
+export async function startEmbeddedPostgres(): Promise<EmbeddedCluster> {
   const port = await freePort();
   const databaseDir = path.join(tmpdir(), `merchant-bedrock-pg-${randomBytes(6).toString('hex')}`);
   const password = randomBytes(12).toString('hex');
@@ -56,7 +53,6 @@ export async function startEmbeddedPostgres(settings: readonly string[] = []): P
       'max_connections=200',
       '-c',
       'unix_socket_directories=',
-      ...settings.flatMap((setting) => ['-c', setting]),
     ],
   });
   try {

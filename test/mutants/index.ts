@@ -2,6 +2,7 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 import { AUDIT } from './audit.ts';
 import { BEDROCK } from './bedrock.ts';
 import { CALLERS } from './callers.ts';
+import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
@@ -17,6 +18,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...BEDROCK,
   ...STREAMS,
   ...DATABASE,
+  ...CRASH,
   ...AUDIT,
   ...HTTP,
   ...USAGE,

@@ -27,7 +27,7 @@ import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import { converseBody, MerchantPerson, onboard, Person, runtimeCalls } from '../support/people.ts';
 import { createDatabase, onServer, startEmbeddedPostgres } from '../support/postgres.ts';
-import type { OwnCluster, TestDatabase } from '../support/postgres.ts';
+import type { EmbeddedCluster, TestDatabase } from '../support/postgres.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -74,7 +74,7 @@ async function until(what: () => boolean | Promise<boolean>, timeoutMs = 20_000)
 }
 
 describe('Postgres goes away and comes back', () => {
-  let cluster: OwnCluster;
+  let cluster: EmbeddedCluster;
   let database: TestDatabase;
   beforeAll(async () => {
     cluster = await startEmbeddedPostgres();

@@ -77,7 +77,8 @@ export class PriceAdminStore {
     let after = '';
     for (;;) {
       const rows = await this.#database.query<{ merchant_id: MerchantId }>(
-        Prisma.sql`SELECT merchant_id FROM ops_usage(${from.toISOString()}::date, ${to.toISOString()}::date + 1, ${after}, ${MERCHANTS_PAGE}::integer)`,
+        Prisma.sql`SELECT merchant_id FROM ops_usage_page(${from.toISOString()}::date, ${to.toISOString()}::date + 1, NULL, false, false,
+          ARRAY[${after}, '', ''], ${MERCHANTS_PAGE}::integer)`,
       );
       for (const row of rows) yield row.merchant_id;
       if (rows.length < MERCHANTS_PAGE) return;

@@ -63,9 +63,9 @@ export const CRASH: readonly Mutant[] = [
   },
   {
     name: 'Calls in doubt are shown to their merchant.',
-    file: 'src/ledger/usage-store.ts',
-    find: 'where: { merchantId, ...(before',
-    replace: "where: { merchantId, state: { not: 'unknown' }, ...(before",
+    file: 'src/ledger/usage-record-store.ts',
+    find: 'id: { ...idBounds(query), ...(edge',
+    replace: "NOT: { state: 'unknown' }, id: { ...idBounds(query), ...(edge",
     test: KILL,
     testName: OF_SERVICE,
   },

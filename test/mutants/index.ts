@@ -7,6 +7,7 @@ import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
 import { OUTAGES } from './outages.ts';
+import { PRICES } from './prices.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -21,6 +22,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...CRASH,
   ...AUDIT,
   ...HTTP,
+  ...PRICES,
   ...USAGE,
   ...OUTAGES,
   ...WEBHOOKS,

@@ -388,6 +388,15 @@ describe('what a call costs', () => {
         [{ profile }],
       ]);
     }
+    // Where AWS said what an ARN runs, the base is that model.
+    const owned = 'arn:aws:bedrock:us-east-1:123456789012';
+    expect(
+      await rowsOf('SELECT profile_between($1, $3) AS a, profile_between($2, $3) AS b', [
+        `${owned}:provisioned-model/abcdefghij12`,
+        `${owned}:application-inference-profile/abcdefghij12`,
+        sonnet,
+      ]),
+    ).toEqual([{ a: 'provisioned', b: null }]);
   });
 });
 

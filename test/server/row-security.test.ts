@@ -23,7 +23,6 @@ const DEFINERS = [
   'merchant_change',
   'named_limits_replace',
   'ops_merchants',
-  'ops_usage',
   'ops_usage_page',
   'plan_create',
   'prices_import',

@@ -1,31 +1,5 @@
 -- The life of the price book: files are imported, and calls of a time are rated again by the prices that are in force now.
 
--- Exact at any height: numeric division keeps 16 significant digits, so that from $1,000 on a part of a nano-dollar could be lost before ceil
--- saw it. div is whole-number division.
-CREATE OR REPLACE FUNCTION cost_of(p prices, input bigint, output bigint, cache_read bigint, cache_write_5m bigint, cache_write_1h bigint, images integer)
-  RETURNS bigint LANGUAGE sql IMMUTABLE
-  AS $$
-    SELECT div(
-        CASE WHEN input = 0 THEN 0 ELSE input::numeric * coalesce(p.input, p.embedding) END
-      + CASE WHEN output = 0 THEN 0 ELSE output::numeric * p.output END
-      + CASE WHEN cache_read = 0 THEN 0 ELSE cache_read::numeric * p.cache_read END
-      + CASE WHEN cache_write_5m = 0 THEN 0 ELSE cache_write_5m::numeric * p.cache_write_5m END
-      + CASE WHEN cache_write_1h = 0 THEN 0 ELSE cache_write_1h::numeric * p.cache_write_1h END
-      + CASE WHEN images = 0 THEN 0 ELSE images::numeric * p.image END
-      + coalesce(p.request, 0) + 999999, 1000000)::bigint
-    WHERE p.id IS NOT NULL
-  $$;
-
-CREATE OR REPLACE FUNCTION with_hold(i call_intent, p_output bigint) RETURNS call_intent LANGUAGE plpgsql IMMUTABLE
-  AS $$
-  BEGIN
-    i.output_tokens := p_output;
-    i.hold_tokens := i.input_tokens + p_output;
-    i.hold_nano := i.input_nano + div(p_output::numeric * i.output_nano_per_million + 999999, 1000000)::bigint;
-    RETURN i;
-  END
-  $$;
-
 -- The price in force at a moment: of the region itself, else of every region; each key in its latest revision, the latest key that began.
 -- PriceBook.find (src/ledger/price-book.ts) answers the same.
 CREATE FUNCTION price_in_force(p_model text, p_region text, p_profile text, p_tier text, p_at timestamptz) RETURNS SETOF prices LANGUAGE sql STABLE
@@ -40,12 +14,15 @@ CREATE FUNCTION price_in_force(p_model text, p_region text, p_profile text, p_ti
   $$;
 
 -- How a call reached its model: what its model id has before the foundation model's. Admission took that off (profileOf,
--- src/ledger/price-book.ts), so nothing needs to be kept beside the two ids, and the list of prefixes stands in one place.
+-- src/ledger/price-book.ts), so nothing needs to be kept beside the two ids, and the list of prefixes stands in one place. NULL: an
+-- application profile, which does not say; the price that the call was charged by knows.
 CREATE FUNCTION profile_between(p_model text, p_base text) RETURNS text LANGUAGE sql IMMUTABLE
   AS $$
     SELECT CASE
       WHEN p_model = p_base OR right(p_model, length(p_base) + 1) = '/' || p_base THEN 'in-region'
       WHEN right('/' || p_model, length(p_base) + 8) = '/global.' || p_base THEN 'global'
+      WHEN p_model LIKE '%:provisioned-model/%' THEN 'provisioned'
+      WHEN p_model LIKE '%:application-inference-profile/%' THEN NULL
       ELSE 'geographic' END
   $$;
 
@@ -131,8 +108,9 @@ CREATE FUNCTION ledger_rerate(p_merchant text, p_from timestamptz, p_to timestam
     rated AS MATERIALIZED (
       SELECT c, p.id AS price_id, s.cost - coalesce((c).cost_nano, 0) - coalesce(e.delta, 0) AS delta
       FROM page
-      LEFT JOIN LATERAL price_in_force((c).base_model_id, (c).region, profile_between((c).model_id, (c).base_model_id), (c).tier,
-        (c).created_at) AS p ON true
+      LEFT JOIN prices AS charged ON charged.id = (c).price_id
+      LEFT JOIN LATERAL price_in_force((c).base_model_id, (c).region, coalesce(charged.profile, profile_between((c).model_id, (c).base_model_id)),
+        (c).tier, (c).created_at) AS p ON true
       CROSS JOIN LATERAL (SELECT cost_of(p, (c).input_tokens, (c).output_tokens, (c).cache_read_tokens, (c).cache_write_5m_tokens,
         (c).cache_write_1h_tokens, (c).images)) AS s (cost)
       LEFT JOIN LATERAL (

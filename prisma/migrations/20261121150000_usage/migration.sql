@@ -1,9 +1,5 @@
 -- Statistics: what reports, records and the operators' page of sums need beside what is there. It only adds.
 
--- As before, for every latency, ten times faster: 2^(i/2) is never within 1e-8 of a whole number and a half, so floats decide as exact numbers do.
-CREATE OR REPLACE FUNCTION latency_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE
-  AS $$ SELECT least(40, greatest(1, ceil(2 * ln(greatest(ms, 1) + 0.5::float8) / ln(2::float8))::integer)) $$;
-
 -- Reports by end user read the users' rows of some days; without this they would read those of all days.
 CREATE INDEX usage_days_of_users ON usage_days (merchant_id, day) WHERE end_user <> '*';
 

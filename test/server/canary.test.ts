@@ -377,6 +377,7 @@ test('every route, with everything as it should be', async () => {
     merchants: { id: 'merchant-new', name: 'x', apiKey: { name: 'x' }, credential: newAccessKey() },
     ':id': { status: 'active' },
   };
+  const day = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10);
   for (const route of ROUTES) {
     const at = route.path
       .replace(':id', merchant.merchantId)
@@ -384,7 +385,8 @@ test('every route, with everything as it should be', async () => {
       .replace(':kid', kid)
       .replace(':wid', route.method === 'DELETE' ? unused : wid)
       .replace(':did', did)
-      .replace('*modelId', MODEL);
+      .replace('*modelId', MODEL)
+      .replace('/usage/export', `/usage/export?format=ndjson&from=${day(0)}&to=${day(1)}`);
     const person = personOf(route);
     const body = route.endpoint.body === undefined ? undefined : bodies[route.path.split('/').at(-1) ?? ''];
     const answer = await keep(`${route.method} ${route.path}`, person.send(route.method, at, body));

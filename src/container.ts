@@ -7,6 +7,8 @@ import { newBearerVerifier } from './auth/bearer.ts';
 import { newJwtVerifier } from './auth/jwt.ts';
 import { TokenHasher } from './auth/token-hash.ts';
 import type { Pepper } from './auth/token-hash.ts';
+import { LogBucket } from './bedrock/log-bucket-aws.ts';
+import { LogGroup } from './bedrock/log-group-aws.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
@@ -22,6 +24,8 @@ import { systemClock } from './domain/clock.ts';
 import type { Clock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
+import { Reconciler } from './gateway/reconciler.ts';
+import type { ReconcilerParts } from './gateway/reconciler.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -35,6 +39,7 @@ import { LedgerStore } from './ledger/ledger-store.ts';
 import { Ledger } from './ledger/ledger.ts';
 import { PriceStore } from './ledger/price-store.ts';
 import { Prices } from './ledger/prices.ts';
+import { UnknownStore } from './ledger/unknown-store.ts';
 import { UsageStore } from './ledger/usage-store.ts';
 import { MerchantStore } from './merchants/merchant-store.ts';
 import { Merchants } from './merchants/merchants.ts';
@@ -97,6 +102,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       logger.error('call not settled: it becomes unknown at its deadline', { callId, ...errorFields(error) });
     },
   });
+  const unknown = new UnknownStore(database);
   const services: Services = {
     apiKeys,
     apiKeyStore,
@@ -117,8 +123,10 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     ...credentials,
+    unknown,
     usage: new UsageStore(database),
   };
+  const reconciling = buildReconciler(config, { ...credentials, ledger, merchants, unknown, logger });
   const verify = newBearerVerifier({
     apiKeys,
     ...buildJwt(config, secrets, base),
@@ -134,7 +142,8 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     services,
     ledgerStore,
     prices,
-    closers: [runtime, models, ...closers, merchants, database],
+    reconciler: reconciling[0],
+    closers: [...reconciling, runtime, models, ...closers, merchants, database],
   });
 }
 
@@ -228,6 +237,20 @@ function buildCredentials(config: Config, secrets: Secrets, { clock, logger, dat
 
 /** Questions about models are small and quick, unlike paid calls. */
 const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
+
+/** Reading logs is nobody's request: it may take its time, but few sockets. */
+const LOG_LIMITS = { socketsMax: 16, connectMs: 3_000, firstByteMs: 30_000, totalMs: 60_000 };
+const LOG_BYTES_MAX = 1_000_000_000;
+
+/** The reconciler and the readers that it uses, in the order of their closing. */
+function buildReconciler(
+  { endpointCloudWatchLogs, endpointS3 }: Config,
+  parts: Omit<ReconcilerParts, 'logGroup' | 'logBucket'>,
+): [Reconciler, LogGroup, LogBucket] {
+  const logGroup = new LogGroup({ ...LOG_LIMITS, endpoint: endpointCloudWatchLogs });
+  const logBucket = new LogBucket({ ...LOG_LIMITS, endpoint: endpointS3, bytesMax: LOG_BYTES_MAX });
+  return [new Reconciler({ ...parts, logGroup, logBucket }), logGroup, logBucket];
+}
 
 function buildBedrock(config: Config, { clock }: Base) {
   const limits = {

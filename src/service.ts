@@ -1,5 +1,6 @@
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
+import type { Reconciler } from './gateway/reconciler.ts';
 import type { Services } from './http/services.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
@@ -11,6 +12,7 @@ interface ServiceParts {
   services: Services;
   ledgerStore: LedgerStore;
   prices: Prices;
+  reconciler: Reconciler;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -21,6 +23,7 @@ const SWEEP_CALLS_MAX = 1_000;
 const ALIVE_EVERY_MS = 5_000;
 const LEASE_SECONDS = 20;
 const PRICES_EVERY_MS = 10_000;
+const RECONCILE_EVERY_MS = 30_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -54,6 +57,7 @@ export class Service implements AsyncDisposable {
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
+    this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }
@@ -71,6 +75,12 @@ export class Service implements AsyncDisposable {
     const graceMs = inFlight.cut.aborted ? 0 : config.shutdownGraceMs;
     await Promise.all([server.close(graceMs + LAST_ANSWERS_MS), inFlight.drain(graceMs)]);
     this.logger.info('stopped');
+  }
+
+  /** Looks at the unknown calls that are due, as is done every half minute. */
+  async reconcile(): Promise<void> {
+    const { resolved, looked } = await this.#parts.reconciler.round();
+    if (looked > 0) this.logger.info('unknown calls looked at', { looked, resolved });
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

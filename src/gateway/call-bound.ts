@@ -43,6 +43,7 @@ export function boundOf(paid: PaidCall, region: string, prices: PriceLookup): Bo
     bound: {
       inputTokens,
       outputTokens,
+      images,
       outputTokensMost: outputTokens ?? price?.maxOutputTokens ?? most,
       clampable: request.canClamp,
       tier,

@@ -8,6 +8,7 @@ import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
+import type { UnknownStore } from '../ledger/unknown-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
@@ -34,6 +35,7 @@ export interface Services {
   openApi: object;
   resolver: CredentialResolver;
   sessions: Sessions;
+  unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;
   vault: Vault;
 }

@@ -5,6 +5,7 @@ import { CALLERS } from './callers.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { RECONCILING } from './reconcile.ts';
 import { STREAMS } from './streams.ts';
 
 /** The promises of the product and how each is broken on purpose: `npm run test:mutants`. */
@@ -13,6 +14,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...CALLERS,
   ...BEDROCK,
   ...STREAMS,
+  ...RECONCILING,
   ...DATABASE,
   ...AUDIT,
   ...HTTP,

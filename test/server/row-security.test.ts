@@ -10,6 +10,7 @@ import type { TestDatabase } from '../support/postgres.ts';
 /** Every function that runs with its owner's rights. A new one is a decision: it goes on this list with a reason in prisma/README.md. */
 const DEFINERS = [
   'audit_append',
+  'call_resolve',
   'find_api_key',
   'find_operator_key',
   'ledger_hold',
@@ -19,12 +20,21 @@ const DEFINERS = [
   'merchant_change',
   'named_limits_replace',
   'ops_merchants',
+  'ops_unknown',
   'ops_usage',
   'plan_create',
   'process_alive',
+  'reconcile_claim',
 ];
 /** Those that see past the tenant, because a batch holds calls of many merchants. */
-const LEDGER = ['ledger_hold', 'ledger_settle', 'ledger_sweep', 'process_alive'];
+const LEDGER = [
+  'call_resolve',
+  'ledger_hold',
+  'ledger_settle',
+  'ledger_sweep',
+  'process_alive',
+  'reconcile_claim',
+];
 const WRITTEN_BY_FUNCTIONS_ONLY = [
   'calls',
   'counters',

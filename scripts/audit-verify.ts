@@ -8,6 +8,7 @@ import type { MerchantId } from '../src/domain/ids.ts';
 import { Secret } from '../src/domain/secret.ts';
 import { MerchantStore } from '../src/merchants/merchant-store.ts';
 import { Database } from '../src/persistence/database.ts';
+import { wasStarted } from './cli/run.ts';
 
 const HELP = `Usage: npm run audit:verify -- [--merchant ID] [--json]
 
@@ -21,13 +22,14 @@ Exit code: 0 all chains hold, 1 a chain was tampered with (the first bad event i
 `;
 const PAGE = 1_000;
 
-interface Result {
+export interface ChainResult {
   chain: string;
   events: number;
   fault: AuditFault | undefined;
 }
 
-async function verifyChain(audit: AuditStore, chain: string): Promise<Result> {
+/** Checks one chain from its first event to its head. */
+export async function verifyChain(audit: AuditStore, chain: string): Promise<ChainResult> {
   const verifier = new ChainVerifier(chain);
   for (;;) {
     const { events, head } = await audit.page(chain as MerchantId, verifier.length, PAGE);
@@ -105,17 +107,19 @@ async function main(): Promise<number> {
   return faults === 0 ? 0 : 1;
 }
 
-function sentence({ chain, events, fault }: Result): string {
+function sentence({ chain, events, fault }: ChainResult): string {
   if (fault === undefined) return `ok      ${chain}: ${String(events)} events`;
   return `BROKEN  ${chain}: event ${String(fault.seq)}: ${fault.detail} (${fault.fault})`;
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    console.error(`Not checked: ${error instanceof Error ? error.message : 'unknown reason'}`);
-    process.exitCode = 2;
-  },
-);
+if (wasStarted(import.meta.url)) {
+  main().then(
+    (code) => {
+      process.exitCode = code;
+    },
+    (error: unknown) => {
+      console.error(`Not checked: ${error instanceof Error ? error.message : 'unknown reason'}`);
+      process.exitCode = 2;
+    },
+  );
+}

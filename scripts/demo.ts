@@ -7,7 +7,7 @@ import { tour } from './demo/tour.ts';
 const HELP = `Usage: npm run demo -- [--once] [--json]
 
 Starts a Postgres of its own, a stand-in for AWS and the service; onboards merchant-abc with the onboarding script; runs the main job in
-each of the three ways and once through an unmodified AWS SDK that streams; prints answers, usage and audit trail; and stays up.
+each of the three ways and once through an unmodified AWS SDK that streams; prints answers, usage, costs and audit trail; and stays up.
 
   --once   ends after the tour
   --json   no tour: prints one line of JSON with everything a script needs, and stays up

@@ -2,8 +2,11 @@ import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
 import type { Services } from './http/services.ts';
+import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
+import type { Spool } from './ledger/spool.ts';
+import type { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
 import { errorFields } from './observability/logger.ts';
 
 interface ServiceParts {
@@ -11,19 +14,30 @@ interface ServiceParts {
   server: HttpServer;
   services: Services;
   ledgerStore: LedgerStore;
+  spool: Spool | undefined;
+  answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
   reconciler: Reconciler;
+  deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
 
 const SWEEP_EVERY_MS = 10_000;
+/** Ten rounds without a sign of life, and another process takes the files over. */
+const SPOOL_EVERY_MS = 2_000;
 const SWEEP_CALLS_MAX = 1_000;
 /** Three misses in a row, and what this process holds is in doubt. */
 const ALIVE_EVERY_MS = 5_000;
 const LEASE_SECONDS = 20;
+const ANSWERS_EVERY_MS = 60_000;
+/** Of up to 1 MiB each, in one transaction that the merchants' calls wait for. */
+const ANSWERS_MAX = 100;
 const PRICES_EVERY_MS = 10_000;
 const RECONCILE_EVERY_MS = 30_000;
+const DELIVER_EVERY_MS = 1_000;
+/** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
+const RESEAL_EVERY_MS = 60_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -48,7 +62,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -56,8 +70,14 @@ export class Service implements AsyncDisposable {
       if (calls > 0)
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
+    if (spool !== undefined) this.#every(SPOOL_EVERY_MS, 'spool', () => spool.tick());
+    this.#every(ANSWERS_EVERY_MS, 'answers', async () => {
+      while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
+    });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
+    this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
+    this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }

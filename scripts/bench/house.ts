@@ -1,15 +1,13 @@
-import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { promisify } from 'node:util';
 import type pg from 'pg';
 import { Secret } from '../../src/domain/secret.ts';
 import { AWS } from '../../test/support/aws-keys.ts';
 import { createDatabase, onServer, startEmbeddedPostgres } from '../../test/support/postgres.ts';
 import { environmentFor } from '../../test/support/service-environment.ts';
+import { BUILT, buildService } from '../cli/build.ts';
 import { Interrupted } from '../cli/run.ts';
 import { createOperatorKey } from '../operator-key.ts';
 import { statOf } from './proc.ts';
@@ -17,8 +15,6 @@ import { median } from './statistics.ts';
 import { fromSource, portOfMessage, start } from './processes.ts';
 import type { Running } from './processes.ts';
 
-const ROOT = path.join(import.meta.dirname, '../..');
-const BUILT = path.join(ROOT, 'dist/main.js');
 const KMS_KEY_ID = '11111111-2222-3333-4444-555555555555';
 const COMMITS = 200;
 export const REGION = 'us-east-1';
@@ -63,7 +59,7 @@ export async function startHouse(say: (line: string) => void, stopped: AbortSign
     return running;
   };
   try {
-    const built = await build(say);
+    const built = await buildService(say);
     const directory = await mkdtemp(path.join(tmpdir(), 'merchant-bedrock-bench-'));
     closers.push(() => rm(directory, { recursive: true, force: true }));
     const { url, ...database } = await startDatabase(closers);
@@ -115,26 +111,6 @@ export async function startHouse(say: (line: string) => void, stopped: AbortSign
     await close();
     throw error;
   }
-}
-
-/** Builds when source is newer than the last build. Where it cannot be built, the service runs from source, which only starts slower. */
-async function build(say: (line: string) => void): Promise<boolean> {
-  if (existsSync(BUILT) && statSync(BUILT).mtimeMs > newestSource()) return true;
-  say('npm run build');
-  try {
-    await promisify(execFile)('npm', ['run', 'build'], { cwd: ROOT });
-    return true;
-  } catch {
-    say('the build failed: the service runs from source');
-    return false;
-  }
-}
-
-function newestSource(): number {
-  const source = path.join(ROOT, 'src');
-  return readdirSync(source, { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.ts'))
-    .reduce((newest, name) => Math.max(newest, statSync(path.join(source, name)).mtimeMs), 0);
 }
 
 /** A cluster of its own with Postgres' own settings: what is measured includes waiting for the disk. */

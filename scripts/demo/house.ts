@@ -8,6 +8,8 @@ import { startStandIn } from '../../test/aws/stand-in.ts';
 import { AWS } from '../../test/support/aws-keys.ts';
 import { createDatabase, dropDatabase, startEmbeddedPostgres } from '../../test/support/postgres.ts';
 import { environmentFor, registerServiceAccount } from '../../test/support/service-environment.ts';
+import { diffPrices } from '../../src/ledger/price-file.ts';
+import { atPriceDesk, importPrices, readPriceFile } from '../cli/price-book.ts';
 import { createOperatorKey } from '../operator-key.ts';
 
 /** What --json prints: everything a script needs to go on. */
@@ -45,6 +47,7 @@ export async function startHouse(say: (line: string) => void, stop: AbortSignal)
   try {
     const database = await startDatabase(closers);
     say('✓ Postgres is up and migrated');
+    say(`✓ the price book has ${String(await importStarterBook(database.adminUrl))} prices to start with`);
     checkpoint();
     const standIn = await startStandIn();
     closers.push(() => standIn.close());
@@ -99,6 +102,15 @@ async function startDatabase(closers: (() => Promise<void>)[]) {
   const cluster = await startEmbeddedPostgres();
   closers.push(() => cluster.stop());
   return createDatabase(cluster.adminUrl, name);
+}
+
+/** What `npm run prices -- import prisma/prices.csv` does: every call of the demo has a cost. @returns how many prices. */
+async function importStarterBook(adminUrl: string): Promise<number> {
+  const book = readPriceFile(path.join(ROOT, 'prisma/prices.csv'));
+  const { imported } = await atPriceDesk(new Secret(adminUrl), 'No prices were imported.', (desk) =>
+    importPrices(desk, book, diffPrices([], book).digest),
+  );
+  return imported.added;
 }
 
 /** A process of its own, as in production, with nothing of this one's environment but the way to Node. */

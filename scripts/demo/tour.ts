@@ -1,4 +1,5 @@
 import { BedrockRuntimeClient, ConverseStreamCommand } from '@aws-sdk/client-bedrock-runtime';
+import { formatDollars } from '../../src/ledger/price.ts';
 import { AWS } from '../../test/support/aws-keys.ts';
 import type { DemoFacts } from './house.ts';
 
@@ -17,6 +18,9 @@ interface Usage {
     tokens: { input: number; output: number };
   }[];
 }
+interface RecordPage {
+  items: { state: string; operation: string; modelId: string; costNanoUsd: number | null }[];
+}
 interface AuditPage {
   items: { seq: number; at: string; actor: string; action: string; resource: string }[];
 }
@@ -32,6 +36,7 @@ export async function tour(facts: DemoFacts): Promise<void> {
   console.log('\nAn unmodified @aws-sdk/client-bedrock-runtime, streaming over HTTP/2:\n');
   await streamWithSdk(facts);
   await printUsage(facts);
+  await printCosts(facts);
   await printAudit(facts);
 }
 
@@ -79,6 +84,15 @@ async function printUsage(facts: DemoFacts): Promise<void> {
     console.log(
       `  ${key.source.padEnd(16)} ${String(calls.settled)} calls, ${String(tokens.input)} tokens in, ${String(tokens.output)} out`,
     );
+  }
+}
+
+async function printCosts(facts: DemoFacts): Promise<void> {
+  const { items } = await ask<RecordPage>(facts, '/usage/records');
+  console.log('\nThe ledger, with what each call would cost by the starter price book:\n');
+  for (const { state, operation, modelId, costNanoUsd } of items.reverse()) {
+    const cost = costNanoUsd === null ? 'unpriced' : `${formatDollars(BigInt(costNanoUsd))} USD`;
+    console.log(`  ${state.padEnd(8)} ${operation.padEnd(16)} ${modelId.padEnd(24)} ${cost}`);
   }
 }
 

@@ -5,6 +5,7 @@ import {
 } from '@aws-sdk/client-bedrock';
 import type { BedrockClient } from '@aws-sdk/client-bedrock';
 import { ServiceError } from '../domain/errors.ts';
+import type { ModelReach, ReachedModel } from '../domain/model.ts';
 import { buildControlClient } from './client-aws.ts';
 import { endpointFor } from './egress.ts';
 import { parseModelId } from './model-id.ts';
@@ -81,18 +82,29 @@ const DESCRIBE: Record<Kind, Describe> = {
   },
   'inference-profile': async (client, id, abortSignal) => {
     const command = new GetInferenceProfileCommand({ inferenceProfileIdentifier: id });
-    const { inferenceProfileId, status } = await client.send(command, { abortSignal });
-    return describe('inference-profile', inferenceProfileId ?? id, status);
+    const { inferenceProfileId, status, models = [] } = await client.send(command, { abortSignal });
+    const arns = models.flatMap(({ modelArn }) => modelArn ?? []);
+    const regions = new Set(arns.map((arn) => arn.split(':')[3] ?? ''));
+    // Of a global profile one of the models has no region in its ARN. Source: responses of GetInferenceProfile.
+    const reach = regions.has('') ? 'global' : regions.size > 1 ? 'geographic' : 'in-region';
+    return describe('inference-profile', inferenceProfileId ?? id, status, runs(arns[0], reach));
   },
   'provisioned-model': async (client, id, abortSignal) => {
     const command = new GetProvisionedModelThroughputCommand({ provisionedModelId: id });
-    const { provisionedModelArn, status } = await client.send(command, { abortSignal });
-    return describe('provisioned-model', provisionedModelArn ?? id, status);
+    const { provisionedModelArn, foundationModelArn, status } = await client.send(command, { abortSignal });
+    const model = runs(foundationModelArn, 'provisioned');
+    return describe('provisioned-model', provisionedModelArn ?? id, status, model);
   },
 };
 
-function describe(kind: Kind, modelId: string, status = 'unknown'): ModelDescription {
-  return { kind, modelId, status };
+function describe(kind: Kind, modelId: string, status = 'unknown', model?: ReachedModel): ModelDescription {
+  return { kind, modelId, status, ...(model !== undefined && { runs: model }) };
+}
+
+/** @param arn of a foundation model; that of anything else says nothing of what runs. */
+function runs(arn: string | undefined, profile: ModelReach): ReachedModel | undefined {
+  const [, modelId] = arn?.split(':foundation-model/') ?? [];
+  return modelId === undefined ? undefined : { modelId, profile };
 }
 
 /** Asks one kind after the other. Not found as any of them: invalid, unless one of the answers was withheld. */

@@ -1,4 +1,5 @@
 import type { ResolvedCredential } from '../domain/credential.ts';
+import type { ReachedModel } from '../domain/model.ts';
 
 export interface ModelQuestion {
   resolved: ResolvedCredential;
@@ -14,4 +15,6 @@ export interface ModelDescription {
   modelId: string;
   /** AWS's word: `ACTIVE` or `LEGACY` for models, `ACTIVE` for profiles, `Creating`, `InService`, `Updating` or `Failed`. */
   status: string;
+  /** Of profiles and provisioned models: the foundation model that answers, and how it is reached. */
+  runs?: ReachedModel;
 }

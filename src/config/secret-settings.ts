@@ -36,7 +36,7 @@ export const SECRET_SETTINGS = {
   ),
   sessionKeyPrevious: optional(
     'SESSION_KEY_PREVIOUS',
-    'The session key before, for the 15 minutes its sessions live on.',
+    'The session key before, for the 15 minutes its sessions live on and secrets of webhooks are sealed anew.',
     key32,
   ),
   jwtSecret: optional(

@@ -36,6 +36,17 @@ export const SETTINGS = {
     integer(100, 60_000),
     '5000',
   ),
+  spoolDirectory: optional(
+    'SPOOL_DIRECTORY',
+    'A directory on a disk that outlives the process, where settlements wait while Postgres is away. Replicas may share it. Unset: they are tried again for some seconds.',
+    text,
+  ),
+  spoolBytesMax: setting(
+    'SPOOL_BYTES_MAX',
+    'Bytes. With more than this waiting, new paid calls are refused; a settlement takes about 400.',
+    integer(65_536, 100_000_000_000),
+    '67108864',
+  ),
 
   awsRegion: setting('AWS_REGION', "Region of the vault's KMS key and Secrets Manager.", region),
   deployment: setting(

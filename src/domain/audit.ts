@@ -18,7 +18,13 @@ export const AUDIT_ACTIONS = [
   'limits.set',
   'plan.created',
   'merchant.updated',
+  'webhook.created',
+  'webhook.deleted',
+  'webhook.disabled',
+  'webhook.tested',
+  'webhook.replayed',
   'prices.imported',
+  'calls.rerated',
   'access.denied',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

@@ -127,11 +127,31 @@ export const ERRORS = {
   'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
   'call.not_found': { status: 404, title: 'Call not found', awsType: 'ResourceNotFoundException' },
   'call.not_unknown': { status: 409, title: 'Call is not unknown', awsType: 'ConflictException' },
+  'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
+  'webhook.delivery_not_found': {
+    status: 404,
+    title: 'Delivery not found',
+    awsType: 'ResourceNotFoundException',
+  },
+  'webhook.delivery_pending': {
+    status: 409,
+    title: 'Delivery is still being tried',
+    awsType: 'ConflictException',
+  },
+  'webhook.disabled': { status: 409, title: 'Webhook is disabled', awsType: 'ConflictException' },
+  'webhook.too_many': { status: 409, title: 'Too many webhooks', awsType: 'ConflictException' },
   'idempotency.key_reused': {
     status: 422,
     title: 'Idempotency key used for something else',
     awsType: 'ValidationException',
     awsStatus: 400,
+  },
+  'idempotency.in_progress': {
+    status: 409,
+    title: 'The first call with this key is still running',
+    awsType: 'ThrottlingException',
+    // What SDKs try again by themselves.
+    awsStatus: 429,
   },
   'idempotency.done_before': {
     status: 409,

@@ -7,11 +7,13 @@ export type MerchantId = Branded<'MerchantId'>;
 export type CredentialId = Branded<'CredentialId'>;
 export type ApiKeyId = Branded<'ApiKeyId'>;
 export type CallId = Branded<'CallId'>;
+export type WebhookId = Branded<'WebhookId'>;
 
 /** Anchored and linear. `~system` (the operators' audit chain) can never match it. */
 export const MERCHANT_ID_PATTERN = /^[a-z0-9][a-z0-9-]{1,62}$/;
 export const CREDENTIAL_ID_PATTERN = /^cred_[0-9A-Za-z]{22}$/;
 export const API_KEY_ID_PATTERN = /^[0-9A-Za-z]{12}$/;
+export const WEBHOOK_ID_PATTERN = /^wh_[0-9A-Za-z]{22}$/;
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
@@ -47,6 +49,14 @@ export function parseCredentialId(text: string): CredentialId | undefined {
 
 export function parseApiKeyId(text: string): ApiKeyId | undefined {
   return API_KEY_ID_PATTERN.test(text) ? (text as ApiKeyId) : undefined;
+}
+
+export function parseWebhookId(text: string): WebhookId | undefined {
+  return WEBHOOK_ID_PATTERN.test(text) ? (text as WebhookId) : undefined;
+}
+
+export function newWebhookId(): WebhookId {
+  return `wh_${randomBase62(22)}` as WebhookId;
 }
 
 /** 22 base62 characters: 131 random bits, so an id of another merchant cannot be guessed. */

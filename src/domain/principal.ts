@@ -9,6 +9,7 @@ export const MERCHANT_SCOPES = [
   'api-keys:write',
   'usage:read',
   'limits:write',
+  'webhooks:write',
   'audit:read',
 ] as const;
 

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { requestHeadersForAws } from '../bedrock/headers.ts';
 import { assertModelInScope, parseModelId } from '../bedrock/model-id.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
@@ -11,6 +10,8 @@ import { StaleMerchant } from '../ledger/refusals.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
+import type { ModelsBehind } from './models-behind.ts';
+import { bodyHashOf, idempotencyKeyOf, keyHashOf } from './idempotency.ts';
 import type { PaidCall } from './paid-call.ts';
 
 export interface AdmissionParts {
@@ -18,6 +19,7 @@ export interface AdmissionParts {
   ledger: Ledger;
   merchants: Merchants;
   prices: PriceLookup;
+  modelsBehind: ModelsBehind;
   /** Longest call in all. Milliseconds. */
   totalTimeoutMs: number;
 }
@@ -39,7 +41,6 @@ const DEADLINE_MARGIN_SECONDS = 60;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 /** An id of the merchant's own for whom it calls: kept and shown, so nothing that could be a key or token, but hashes in hex. */
 const END_USER = /^(?:(?!.*[A-Za-z0-9]{33})[A-Za-z0-9._:@+-]{1,128}|[0-9a-f]{40}|[0-9a-f]{64})$/;
-const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 /** Refusals that may come from what this process remembers of the merchant and its credential, and not from what holds. */
 const MAY_BE_STALE: ReadonlySet<ErrorCode> = new Set([
@@ -83,13 +84,14 @@ export class Admission {
     const endUser = endUserOf(paid);
     const resolved = await resolver.resolve(paid);
     assertModelInScope(model, resolved);
-    const bounded = boundOf(paid, resolved.region, prices);
+    const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved);
+    const bounded = boundOf(paid, reached, resolved.region, prices);
     const call = await ledger.open(paid.merchant.id, {
       ...this.#intentOf(paid, resolved),
       baseModelId: bounded.baseModelId,
       bound: bounded.bound,
       ...(endUser !== undefined && { endUser }),
-      ...idempotencyOf(paid),
+      ...idempotencyOf(paid, headers),
     });
     try {
       const { images } = bounded.request.bound;
@@ -155,12 +157,11 @@ function endUserOf({ headers }: PaidCall): string | undefined {
 }
 
 /** @throws ServiceError request.invalid */
-function idempotencyOf({ headers, operation, modelId, body }: PaidCall): Pick<CallIntent, 'idempotency'> {
-  const key = headers['idempotency-key'];
+function idempotencyOf(
+  paid: PaidCall,
+  headers: Readonly<Record<string, string>>,
+): Pick<CallIntent, 'idempotency'> {
+  const key = idempotencyKeyOf(paid);
   if (key === undefined) return {};
-  if (typeof key !== 'string' || !IDEMPOTENCY_KEY.test(key))
-    throw new ServiceError('request.invalid', 'Idempotency-Key must be 1 to 255 visible ASCII characters.');
-  const keyHash = createHash('sha256').update(key).digest('hex');
-  const bodyHash = createHash('sha256').update(`${operation}\n${modelId}\n`).update(body).digest('hex');
-  return { idempotency: { keyHash, bodyHash } };
+  return { idempotency: { keyHash: keyHashOf(key).toString('hex'), bodyHash: bodyHashOf(paid, headers) } };
 }

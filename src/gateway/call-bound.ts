@@ -1,17 +1,13 @@
 import { ModelRequest } from '../bedrock/model-request.ts';
+import type { ReachedModel } from '../domain/model.ts';
 import type { CallBound } from '../ledger/call-intent.ts';
-import { costBoundNanoUsd, profileOf } from '../ledger/price-book.ts';
+import { costBoundNanoUsd } from '../ledger/price-book.ts';
 import type { StoredPrice, Tier } from '../ledger/price.ts';
 import type { PaidCall } from './paid-call.ts';
 
 /** What the gateway asks of the price book. */
 export interface PriceLookup {
-  find(query: {
-    modelId: string;
-    profile: ReturnType<typeof profileOf>['profile'];
-    region: string;
-    tier: Tier;
-  }): StoredPrice | undefined;
+  find(query: ReachedModel & { region: string; tier: Tier }): StoredPrice | undefined;
 }
 
 /** Where the book does not know a model's context: no model on Bedrock takes more. Tokens. */
@@ -29,11 +25,16 @@ export interface BoundedRequest {
 }
 
 /** @throws ServiceError request.malformed_json | request.too_complex */
-export function boundOf(paid: PaidCall, region: string, prices: PriceLookup): BoundedRequest {
-  const { modelId: baseModelId, profile } = profileOf(paid.modelId);
+export function boundOf(
+  paid: PaidCall,
+  reached: ReachedModel,
+  region: string,
+  prices: PriceLookup,
+): BoundedRequest {
+  const baseModelId = reached.modelId;
   const request = ModelRequest.read(paid.operation, baseModelId, paid.body);
   const tier = tierOf(paid, request);
-  const price = prices.find({ modelId: baseModelId, profile, region, tier });
+  const price = prices.find({ ...reached, region, tier });
   const { images, outputTokens } = request.bound;
   const inputTokens = Math.min(request.bound.inputTokens, price?.contextTokens ?? CONTEXT_TOKENS_MAX);
   const most = request.canClamp ? OUTPUT_TOKENS_TOLD : OUTPUT_TOKENS_MAX;

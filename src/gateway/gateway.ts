@@ -5,8 +5,10 @@ import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
 import type { RuntimeReply } from '../bedrock/runtime.ts';
 import { UpstreamError } from '../bedrock/upstream-error.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
+import { MadeBefore } from '../ledger/refusals.ts';
 import type { Admission, Admitted } from './admission.ts';
 import { InFlight } from './in-flight.ts';
+import type { KeptAnswers } from './kept-answers.ts';
 import { Lifeline } from './lifeline.ts';
 import type { CallIdentity, PaidCall, PaidReply } from './paid-call.ts';
 import { readWhole } from './read-whole.ts';
@@ -32,10 +34,12 @@ export class Gateway {
   readonly #admission: Admission;
   readonly #runtime: BedrockRuntime;
   readonly #options: GatewayOptions;
+  readonly #answers: KeptAnswers;
 
-  constructor(admission: Admission, runtime: BedrockRuntime, options: GatewayOptions) {
+  constructor(admission: Admission, runtime: BedrockRuntime, answers: KeptAnswers, options: GatewayOptions) {
     this.#admission = admission;
     this.#runtime = runtime;
+    this.#answers = answers;
     this.#options = options;
   }
 
@@ -44,10 +48,22 @@ export class Gateway {
   }
 
   async #call(paid: PaidCall): Promise<PaidReply> {
-    const admitted = await this.#admission.admit(paid);
+    const admitted = await this.#admit(paid);
+    if ('callId' in admitted) return this.#answers.replay(paid, admitted.callId);
     const sent = await this.#send(paid, admitted);
     if (sent.reply.status >= 400) return this.#refused(sent);
+    sent.recorder = this.#answers.recorderOf(paid, headOf(sent));
     return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent) : this.#whole(sent);
+  }
+
+  /** The admitted call, or the earlier one that has its Idempotency-Key. */
+  async #admit(paid: PaidCall): Promise<Admitted | MadeBefore> {
+    try {
+      return await this.#admission.admit(paid);
+    } catch (error) {
+      if (error instanceof MadeBefore) return error;
+      throw error;
+    }
   }
 
   async #send(paid: PaidCall, admitted: Admitted): Promise<Sent> {
@@ -108,19 +124,20 @@ export class Gateway {
 
   async #whole(sent: Sent): Promise<PaidReply> {
     const body = await this.#read(sent);
-    const { status, headers } = sent.reply;
-    const reported = usageOfReply(sent.paid.operation, headers, body);
+    const reported = usageOfReply(sent.paid.operation, sent.reply.headers, body);
     const usage = {
       ...reported,
       images: sent.images,
       ...(sent.paid.callerGone.aborted && { provenance: 'drained' as const }),
     };
+    sent.recorder?.add(body);
+    await sent.recorder?.keep();
     await sent.call.resolve({
       state: 'settled',
       usage,
       upstream: { ...sent.facts, latencyMs: performance.now() - sent.startedAtMs },
     });
-    return { identity: sent.identity, status, headers: responseHeadersFromAws(headers), body };
+    return { ...headOf(sent), body };
   }
 
   /** Reads an answer to its end; a cut one is unknown in the ledger and an error to the caller. */
@@ -142,13 +159,16 @@ export class Gateway {
   }
 
   #stream(sent: Sent): PaidReply {
-    const { status, headers } = sent.reply;
     const body = relayStream(sent, {
       idleTimeoutMs: this.#options.idleTimeoutMs,
       track: (work) => this.inFlight.track(work),
     });
-    return { identity: sent.identity, status, headers: responseHeadersFromAws(headers), body };
+    return { ...headOf(sent), body };
   }
+}
+
+function headOf({ identity, reply }: Sent): Pick<PaidReply, 'identity' | 'status' | 'headers'> {
+  return { identity, status: reply.status, headers: responseHeadersFromAws(reply.headers) };
 }
 
 function awsRequestId(reply: RuntimeReply): { awsRequestId?: string } {

@@ -39,6 +39,8 @@ export interface CallIdentity {
   maxTokens: number | undefined;
   /** The merchant's hard limits after this call was admitted. */
   limits: readonly LimitUse[];
+  /** The answer was kept from the first call with the same Idempotency-Key; nothing was called now. */
+  replayed?: true;
 }
 
 /** AWS's answer. `headers` are the allowed ones, `awsError` is set when AWS refused. */

@@ -72,6 +72,7 @@ class StreamRelay implements AsyncIterable<Frame> {
       this.#sent.facts.timeToFirstByteMs = performance.now() - this.#sent.startedAtMs;
     }
     this.#tap.see(step.value);
+    this.#sent.recorder?.add(step.value.bytes);
     return step.value;
   }
 
@@ -92,6 +93,7 @@ class StreamRelay implements AsyncIterable<Frame> {
     const outcome = this.#outcome(failure);
     if (!this.#ended) {
       this.#ended = true;
+      if (outcome.state === 'settled') await this.#sent.recorder?.keep();
       await this.#sent.call.resolve(outcome);
       this.#sent.lifeline[Symbol.dispose]();
       this.#sent.reply.body.destroy();

@@ -1,6 +1,7 @@
 import type { RuntimeReply } from '../bedrock/runtime.ts';
 import type { UpstreamFacts } from '../domain/usage.ts';
 import type { OpenCall } from '../ledger/ledger.ts';
+import type { AnswerRecorder } from './kept-answers.ts';
 import type { Lifeline } from './lifeline.ts';
 import type { CallIdentity, PaidCall } from './paid-call.ts';
 
@@ -15,4 +16,6 @@ export interface Sent {
   lifeline: Lifeline;
   facts: UpstreamFacts;
   startedAtMs: number;
+  /** Where the call carries an Idempotency-Key and AWS did not refuse it. */
+  recorder?: AnswerRecorder | undefined;
 }

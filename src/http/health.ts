@@ -4,4 +4,6 @@ export interface Health {
   shuttingDown: boolean;
   /** True when the database answers with the schema this code was built for. */
   databaseReady(): Promise<boolean>;
+  /** False while the settlements of new calls could find no place. */
+  spoolReady(): boolean;
 }

@@ -59,6 +59,14 @@ const PROBLEM = {
   },
 };
 
+const IDEMPOTENCY_KEY = {
+  name: 'Idempotency-Key',
+  in: 'header',
+  description:
+    'The same key and body give the one answer of the first call. docs/idempotency.md tells the whole.',
+  schema: { type: 'string', pattern: '^[!-~]{1,255}$' },
+};
+
 function operationOf(route: Route): object {
   const { endpoint, permission, shape } = route;
   const { status, schema, description } = endpoint.reply;
@@ -71,6 +79,7 @@ function operationOf(route: Route): object {
   const parameters = [
     ...pathParameters(route.path),
     ...queryParameters(endpoint.query as z.ZodType | undefined),
+    ...(endpoint.paid === true ? [IDEMPOTENCY_KEY] : []),
   ];
   return {
     summary: endpoint.summary,

@@ -1,3 +1,4 @@
+import { listAlerts } from './handlers/alerts/list.ts';
 import { createApiKey } from './handlers/api-keys/create.ts';
 import { listApiKeys } from './handlers/api-keys/list.ts';
 import { revokeApiKey } from './handlers/api-keys/revoke.ts';
@@ -17,15 +18,25 @@ import { opsAudit } from './handlers/ops/audit.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
+import { opsPrices } from './handlers/ops/prices.ts';
 import { updateMerchant } from './handlers/ops/update-merchant.ts';
 import { resolveCall } from './handlers/ops/resolve-call.ts';
 import { opsUnknown } from './handlers/ops/unknown.ts';
+import { opsUsageVerify } from './handlers/ops/usage-verify.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
 import { openapi } from './handlers/service/openapi.ts';
 import { readyz } from './handlers/service/readyz.ts';
+import { usageExport } from './handlers/usage/export.ts';
 import { usageRecords } from './handlers/usage/records.ts';
 import { usageReport } from './handlers/usage/report.ts';
+import { usageVerify } from './handlers/usage/verify.ts';
+import { createWebhook } from './handlers/webhooks/create.ts';
+import { deleteWebhook } from './handlers/webhooks/delete.ts';
+import { listDeliveries } from './handlers/webhooks/deliveries.ts';
+import { listWebhooks } from './handlers/webhooks/list.ts';
+import { replayDelivery } from './handlers/webhooks/replay.ts';
+import { testWebhook } from './handlers/webhooks/test.ts';
 import { route } from './route.ts';
 import type { Route } from './route.ts';
 
@@ -58,8 +69,17 @@ export const ROUTES: readonly Route[] = [
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
+  route('GET', `${M}/usage/export`, 'usage:read', usageExport),
+  route('GET', `${M}/usage/verify`, 'usage:read', usageVerify),
   route('GET', `${M}/limits`, 'usage:read', getLimits),
   route('PUT', `${M}/limits`, 'limits:write', putLimits),
+  route('GET', `${M}/alerts`, 'usage:read', listAlerts),
+  route('GET', `${M}/webhooks`, 'usage:read', listWebhooks),
+  route('POST', `${M}/webhooks`, 'webhooks:write', createWebhook),
+  route('DELETE', `${M}/webhooks/:wid`, 'webhooks:write', deleteWebhook),
+  route('POST', `${M}/webhooks/:wid/test`, 'webhooks:write', testWebhook),
+  route('GET', `${M}/webhooks/:wid/deliveries`, 'usage:read', listDeliveries),
+  route('POST', `${M}/webhooks/:wid/deliveries/:did/replay`, 'webhooks:write', replayDelivery),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
 
   route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),
@@ -72,8 +92,10 @@ export const ROUTES: readonly Route[] = [
   route('POST', '/api/ops/merchants/:id/calls/:callId/resolve', 'ops:merchants:write', resolveCall),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
+  route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
   route('GET', '/api/ops/unknown', 'ops:usage:read', opsUnknown),
+  route('GET', '/api/ops/usage/verify', 'ops:usage:read', opsUsageVerify),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 
   route('GET', '/livez', 'public', livez),

@@ -22,8 +22,21 @@ export const tokenSums = z.object({
   cacheWrite1h: z.int(),
 });
 export const usageSums = {
-  calls: z.object({ settled: z.int(), void: z.int(), unknown: z.int() }),
+  calls: z.object({
+    settled: z.int(),
+    void: z.int(),
+    unknown: z.int(),
+    estimated: z.int(),
+    unpriced: z.int(),
+    throttled: z.int(),
+    failed: z.int(),
+  }),
   tokens: tokenSums.extend({ total: z.int() }),
+  images: z.int(),
+  costNanoUsd: z.int(),
+  correctionNanoUsd: z.int(),
+  totalNanoUsd: z.int(),
+  latencyMs: z.object({ mean: z.number(), p50: z.number(), p90: z.number(), p99: z.number() }).nullable(),
 };
 
 export function page<T extends z.ZodType>(item: T) {

@@ -9,7 +9,10 @@ import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UnknownStore } from '../ledger/unknown-store.ts';
+import type { PriceStore } from '../ledger/price-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
+import type { UsageVerifyStore } from '../ledger/usage-verify-store.ts';
+import type { Webhooks } from '../ledger/webhooks.ts';
 import type { MerchantStore } from '../merchants/merchant-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import type { Logger } from '../observability/logger.ts';
@@ -33,11 +36,14 @@ export interface Services {
   onboarding: Onboarding;
   /** The table of routes as OpenAPI, made once. */
   openApi: object;
+  priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
   sessions: Sessions;
   unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;
+  usageVerify: UsageVerifyStore;
   vault: Vault;
+  webhooks: Webhooks;
 }
 
 export interface HttpLimits {

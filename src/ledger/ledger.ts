@@ -1,14 +1,19 @@
+import { ServiceError } from '../domain/errors.ts';
 import type { CallId, MerchantId } from '../domain/ids.ts';
 import type { CallOutcome } from '../domain/usage.ts';
 import type { CallIntent, LimitUse } from './call-intent.ts';
 import type { LedgerStore } from './ledger-store.ts';
 import { refusalOf } from './refusals.ts';
+import { isAway } from './spool.ts';
+import type { Spool } from './spool.ts';
 
 export interface LedgerOptions {
   /** Waits between attempts to write a settlement while Postgres is away. Milliseconds. */
   settleRetryDelaysMs: readonly number[];
   /** A settlement could not be written: the row stays held and becomes unknown at its deadline. */
   onUnsettled: (callId: CallId, error: unknown) => void;
+  /** Where settlements wait while Postgres is away; without it they are tried again for as long as the delays say. */
+  spool?: Pick<Spool, 'append' | 'full'>;
 }
 
 /**
@@ -28,9 +33,17 @@ export class Ledger {
   /**
    * Records the intent of a call and holds what it can cost. Only after this returns may a byte go to AWS.
    * @throws ServiceError auth.invalid_token | auth.source_not_allowed | credential.not_usable | merchant.not_active | region.not_allowed |
-   *   limit.* | idempotency.* | ledger.unavailable; StaleMerchant when the request was checked with an older merchant.
+   *   limit.* | idempotency.key_reused | ledger.unavailable | service.overloaded; StaleMerchant when the request was checked with an older
+   *   merchant; MadeBefore when a call has this Idempotency-Key already.
    */
   async open(merchantId: MerchantId, intent: CallIntent): Promise<OpenCall> {
+    if (this.#options.spool?.full === true) {
+      throw new ServiceError(
+        'service.overloaded',
+        'This replica cannot keep the settlements of more calls: its spool is full or its disk fails. Nothing was called.',
+        { retryAfterSeconds: 5 },
+      );
+    }
     const answer = await this.#store.hold(merchantId, intent);
     if (answer.verdict !== 'admitted') throw refusalOf(answer);
     return new OpenCall(answer, (outcome) => this.#resolve(merchantId, answer.id, outcome));
@@ -51,6 +64,8 @@ export class Ledger {
         return;
       } catch (error) {
         // A lost answer may hide a commit: repeating is safe because a row is resolved once.
+        if (isAway(error) && (await this.#options.spool?.append({ merchantId, id, outcome })) === true)
+          return;
         if (delayMs === undefined) {
           this.#options.onUnsettled(id, error);
           return;

@@ -1,6 +1,7 @@
+import type { ReachedModel } from '../domain/model.ts';
 import type { TokenCounts } from '../domain/usage.ts';
 import { ANY_REGION } from './price.ts';
-import type { Price, PriceKind, PriceQuery, Profile } from './price.ts';
+import type { Price, PriceKind, PriceQuery } from './price.ts';
 
 const MILLION = 1_000_000n;
 
@@ -115,7 +116,7 @@ const NAMES_A_MODEL = /^arn:[a-z-]+:bedrock:[a-z0-9-]+:(?:\d{12})?:(?:foundation
 /**
  * The foundation model behind a model id or ARN, and how it is reached. Any other ARN comes back as it is, and in no price book.
  */
-export function profileOf(modelId: string): { modelId: string; profile: Profile } {
+export function profileOf(modelId: string): ReachedModel {
   const name = modelId.replace(NAMES_A_MODEL, '');
   const prefix = PROFILE_PREFIX.exec(name);
   if (prefix === null) return { modelId: name, profile: 'in-region' };

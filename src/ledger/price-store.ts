@@ -1,6 +1,6 @@
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
-import type { Profile, StoredPrice, Tier } from './price.ts';
+import type { BookedPrice, Profile, StoredPrice, Tier } from './price.ts';
 
 interface Row {
   id: bigint;
@@ -23,6 +23,22 @@ interface Row {
   source_date: string;
 }
 
+interface BookedRow extends Row {
+  revision: number;
+  imported_by: string;
+  imported_at: Date;
+}
+
+/** Every key in its latest revision, but for those that were withdrawn. */
+const BOOK = Prisma.sql`
+  SELECT id, model_id, region, profile, tier, valid_from, input, output, cache_read, cache_write_5m, cache_write_1h, image, embedding,
+    request, context_tokens, max_output_tokens, source, source_date::text AS source_date, revision, imported_by, imported_at
+  FROM (SELECT DISTINCT ON (model_id, region, profile, tier, valid_from) *
+        FROM prices ORDER BY model_id, region, profile, tier, valid_from, revision DESC) AS latest
+  WHERE NOT withdrawn`;
+
+const KEY = Prisma.sql`model_id, region, profile, tier, valid_from`;
+
 /** The price book in Postgres. */
 export class PriceStore {
   readonly #database: Database;
@@ -31,15 +47,34 @@ export class PriceStore {
     this.#database = database;
   }
 
-  /** Every price that was not withdrawn, each in its latest revision. */
+  /** Every price that was not withdrawn, each in its latest revision, by key. */
   async all(): Promise<StoredPrice[]> {
-    const rows = await this.#database.query<Row>(Prisma.sql`
-      SELECT id, model_id, region, profile, tier, valid_from, input, output, cache_read, cache_write_5m, cache_write_1h, image, embedding,
-        request, context_tokens, max_output_tokens, source, source_date::text AS source_date
-      FROM (SELECT DISTINCT ON (model_id, region, profile, tier, valid_from) *
-            FROM prices ORDER BY model_id, region, profile, tier, valid_from, revision DESC) AS latest
-      WHERE NOT withdrawn`);
-    return rows.map(toPrice);
+    return (await this.#database.query<Row>(Prisma.sql`${BOOK} ORDER BY ${KEY}`)).map(toPrice);
+  }
+
+  /**
+   * The same by key, in pages. @param query.modelId only this model's; @param query.after the id of the price after which to go on.
+   * An id that is in no book is followed by nothing.
+   */
+  async list(query: {
+    modelId?: string | undefined;
+    limit: number;
+    after?: bigint | undefined;
+  }): Promise<{ items: BookedPrice[]; nextCursor?: string }> {
+    const { modelId, limit, after } = query;
+    const rows = await this.#database.query<BookedRow>(Prisma.sql`
+      SELECT * FROM (${BOOK}) AS book
+      WHERE (${modelId ?? null}::text IS NULL OR model_id = ${modelId ?? null}) AND (${after ?? null}::bigint IS NULL
+        OR (${KEY}) > (SELECT p.model_id, p.region, p.profile, p.tier, p.valid_from FROM prices p WHERE p.id = ${after ?? null}))
+      ORDER BY ${KEY} LIMIT ${limit + 1}::integer`);
+    const items = rows.slice(0, limit).map((row) => ({
+      ...toPrice(row),
+      revision: row.revision,
+      importedBy: row.imported_by,
+      importedAt: row.imported_at.toISOString(),
+    }));
+    const last = items.at(-1);
+    return rows.length > limit && last !== undefined ? { items, nextCursor: last.id.toString() } : { items };
   }
 }
 

@@ -1,6 +1,12 @@
-/** How a call reaches the model: in the region itself, or through an inference profile of a geography or of all the world. */
-export const PROFILES = ['in-region', 'geographic', 'global'] as const;
-export type Profile = (typeof PROFILES)[number];
+import { MODEL_REACHES } from '../domain/model.ts';
+import type { ModelReach } from '../domain/model.ts';
+
+/**
+ * How a call reaches the model: in the region itself, through an inference profile of a geography or of all the world, or on throughput
+ * that is paid by the hour: its tokens have no price unless the book says so, 0 for instance.
+ */
+export const PROFILES = MODEL_REACHES;
+export type Profile = ModelReach;
 
 /** What a request asks of the service: `serviceTier`, or `performanceConfig.latency = optimized`. */
 export const TIERS = ['standard', 'priority', 'flex', 'latency-optimized'] as const;
@@ -51,6 +57,9 @@ export interface Price extends PriceQuery {
 
 /** A price with the id of its row, which the ledger keeps beside each call. */
 export type StoredPrice = Price & { id: bigint };
+
+/** A price with its history: a price that is corrected under the same key is the next revision. */
+export type BookedPrice = StoredPrice & { revision: number; importedBy: string; importedAt: string };
 
 /** Nine digits on either side: what fits into a bigint of the database. */
 const DOLLARS = /^(0|[1-9]\d{0,8})(?:\.(\d{1,9}))?$/;

@@ -1,8 +1,19 @@
 import { ServiceError } from '../domain/errors.ts';
+import type { CallId } from '../domain/ids.ts';
 import type { HoldAnswer, LimitRefusal, StaticVerdict } from './call-intent.ts';
 
 /** The merchant changed since the request was checked: check it again with what holds now. */
 export class StaleMerchant extends Error {}
+
+/** A call with this Idempotency-Key was made before: whether its answer can be given is for the gateway to say. */
+export class MadeBefore extends Error {
+  readonly callId: CallId;
+
+  constructor(callId: CallId) {
+    super('a call with this key was made before');
+    this.callId = callId;
+  }
+}
 
 /** Limits that are free again within a minute; the others are budgets, which waiting does not refill soon. */
 const RATES: ReadonlySet<string> = new Set(['requestsPerMinute', 'tokensPerMinute', 'callsInFlight']);
@@ -17,11 +28,7 @@ export function refusalOf(answer: Exclude<HoldAnswer, { verdict: 'admitted' }>):
     case 'limit':
       return limitReached(answer.limit);
     case 'replay':
-      return new ServiceError(
-        'idempotency.done_before',
-        'A call with this Idempotency-Key was made before and was not made again. GET /usage/records tells its outcome.',
-        { extra: { callId: answer.id } },
-      );
+      return new MadeBefore(answer.id);
     default:
       return new ServiceError(...SENTENCES[answer.verdict]);
   }

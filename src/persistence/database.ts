@@ -42,16 +42,23 @@ export class Database implements AsyncDisposable {
 
   /**
    * Runs `work` in one transaction that sees and writes this merchant's rows only. Keep it short: it holds a connection.
+   * @param options.timeoutMs for the few statements that may take longer than those of a request.
    * @throws ServiceError ledger.unavailable when Postgres cannot be reached or is too slow.
    */
-  asTenant<T>(merchantId: MerchantId, work: (tx: Tx) => Promise<T>): Promise<T> {
+  asTenant<T>(
+    merchantId: MerchantId,
+    work: (tx: Tx) => Promise<T>,
+    { timeoutMs }: { timeoutMs?: number } = {},
+  ): Promise<T> {
     return translateDatabaseErrors(() =>
       this.#prisma.$transaction(
         async (tx) => {
           await tx.$executeRaw`SELECT set_config('app.merchant_id', ${merchantId}, true)`;
+          if (timeoutMs !== undefined)
+            await tx.$executeRaw`SELECT set_config('statement_timeout', ${String(timeoutMs)}, true)`;
           return work(tx);
         },
-        { maxWait: 3_000, timeout: 10_000 },
+        { maxWait: 3_000, timeout: timeoutMs ?? 10_000 },
       ),
     );
   }

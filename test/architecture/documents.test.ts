@@ -77,6 +77,7 @@ describe('the API never gives a secret back', () => {
       'POST /api/ops/merchants',
       'POST /api/merchants/:id/bedrock/api-keys',
       'POST /api/merchants/:id/bedrock/initialize',
+      'POST /api/merchants/:id/bedrock/webhooks',
     ]);
     const document = openApiDocument(ROUTES) as {
       paths: Record<string, Record<string, { responses: object }>>;

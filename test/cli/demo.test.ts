@@ -61,6 +61,7 @@ test('--once: the tour shows the three ways, a stream, usage and audit, says tha
     'source service-default, account 900000000002',
     'tokens in all',
     'Usage today',
+    'USD',
     'call.admitted',
     'credential.opened',
   ]) {

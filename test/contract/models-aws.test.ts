@@ -48,9 +48,26 @@ test.each([
   ],
 ])('%s is a known %s', async (asked, kind, modelId) => {
   for (const credential of [key, bearer]) {
-    expect(await getModel(asked, credential)).toEqual({ kind, modelId, status: 'ACTIVE' });
+    expect(await getModel(asked, credential)).toMatchObject({ kind, modelId, status: 'ACTIVE' });
   }
   expect(aws.journal.every(({ verified, service }) => verified && service === 'bedrock')).toBe(true);
+});
+
+test('what runs behind a profile or provisioned throughput', async () => {
+  const nova = { modelId: 'amazon.nova-micro-v1:0' };
+  expect((await getModel('us.amazon.nova-micro-v1:0'))?.runs).toEqual({ ...nova, profile: 'geographic' });
+  const owned = 'arn:aws:bedrock:us-east-1:111122223333';
+  aws.addModelArn(`${owned}:application-inference-profile/abcdefghijkl`, nova.modelId);
+  aws.addModelArn(`${owned}:provisioned-model/abcdefghijkl`, nova.modelId);
+  expect((await getModel(`${owned}:application-inference-profile/abcdefghijkl`))?.runs).toEqual({
+    ...nova,
+    profile: 'in-region',
+  });
+  expect((await getModel(`${owned}:provisioned-model/abcdefghijkl`))?.runs).toEqual({
+    ...nova,
+    profile: 'provisioned',
+  });
+  expect((await getModel(nova.modelId))?.runs).toBeUndefined();
 });
 
 test('a model AWS does not know is invalid', async () => {

@@ -272,6 +272,7 @@ test.each([
 
 test('not even an owner by accident: the table refuses changes', async () => {
   await expect(admin.query(`UPDATE audit_events SET actor = 'x'`)).rejects.toThrow(/append-only/);
+  await expect(admin.query('DELETE FROM audit_events')).rejects.toThrow(/append-only/);
   await expect(admin.query('TRUNCATE audit_events')).rejects.toThrow(/append-only/);
 });
 

@@ -21,6 +21,7 @@ import {
 } from '../support/people.ts';
 import type { Answer } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
+import { startReceiver } from '../support/receiver.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -202,7 +203,7 @@ async function keep(from: string, ask: Promise<Answer>): Promise<Answer> {
 }
 
 /** Shown one time, in this reply only: from here on it is one more canary. */
-function newCanary(name: string, shown: string, secret = shown): void {
+function newCanary(name: string, shown: string, secret: string | Buffer = shown): void {
   const last = answers.at(-1);
   expect(last?.text).toContain(shown);
   if (last !== undefined) last.text = last.text.replace(shown, '');
@@ -354,7 +355,12 @@ test('every route, with everything as it should be', async () => {
 
   const { id: kid } = (await merchant.post('/api-keys', { name: 'to revoke' })).json as { id: string };
   const { id: cid } = (await merchant.post('/credentials', newAccessKey())).json as { id: string };
+  await using receiver = await startReceiver();
+  const webhook = { url: `${receiver.url}/in` };
+  const { id: unused } = (await merchant.post('/webhooks', webhook)).json as { id: string };
+  const { wid, did } = await webhookThatWasTested(webhook);
   const bodies: Record<string, unknown> = {
+    webhooks: webhook,
     converse: converseBody(PROMPT),
     'converse-stream': converseBody(PROMPT),
     invoke: invokeBody,
@@ -376,6 +382,8 @@ test('every route, with everything as it should be', async () => {
       .replace(':id', merchant.merchantId)
       .replace(':cid', route.method === 'DELETE' ? cid : merchant.credentialId)
       .replace(':kid', kid)
+      .replace(':wid', route.method === 'DELETE' ? unused : wid)
+      .replace(':did', did)
       .replace('*modelId', MODEL);
     const person = personOf(route);
     const body = route.endpoint.body === undefined ? undefined : bodies[route.path.split('/').at(-1) ?? ''];
@@ -388,12 +396,39 @@ test('every route, with everything as it should be', async () => {
       token?: string;
     };
     if (token !== undefined) newCanary(`token of ${route.path}`, token, secretOf(token));
+    const { secret } = answer.json as { secret?: string };
+    if (secret !== undefined) newCanary(`secret of ${route.path}`, secret, signingKeyOf(secret));
   }
   await useEverySecret();
+  for (const { headers, body } of receiver.seen)
+    answers.push({ from: 'what a receiver got', status: 200, text: JSON.stringify(headers) + body });
   expect(answers.every(({ status }) => status < 300)).toBe(true);
   await expectNothingLeaked();
   expect(service.logLines.length).toBeGreaterThan(answers.length);
 });
+
+/** A webhook that got its test event; its secret is looked for from now on. */
+async function webhookThatWasTested(webhook: object): Promise<{ wid: string; did: string }> {
+  const made = await keep('webhook', merchant.post('/webhooks', webhook));
+  const { id: wid, secret } = made.json as { id: string; secret: string };
+  newCanary('secret of a webhook', secret, signingKeyOf(secret));
+  const { deliveryId: did } = (await merchant.post(`/webhooks/${wid}/test`, undefined)).json as {
+    deliveryId: string;
+  };
+  for (const end = Date.now() + 5_000; ;) {
+    const { items } = (await merchant.get(`/webhooks/${wid}/deliveries?state=delivered`)).json as {
+      items: unknown[];
+    };
+    if (items.length > 0) return { wid, did };
+    if (Date.now() > end) throw new Error('the test event was not delivered');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** The bytes that sign. */
+function signingKeyOf(secret: string): Buffer {
+  return Buffer.from(secret.slice('whsec_'.length), 'base64');
+}
 
 function personOf(route: Route): Person {
   if (route.endpoint.kind === 'merchant') return merchant;

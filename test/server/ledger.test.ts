@@ -12,8 +12,6 @@ import type { CallIntent } from '../../src/ledger/call-intent.ts';
 import { LedgerStore } from '../../src/ledger/ledger-store.ts';
 import { Ledger } from '../../src/ledger/ledger.ts';
 import { UsageStore } from '../../src/ledger/usage-store.ts';
-import { USAGE_GROUPS } from '../../src/ledger/usage.ts';
-import type { UsageGroup, UsageRecord } from '../../src/ledger/usage.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
@@ -429,65 +427,6 @@ describe('reports', () => {
     expect(all.items.find((item) => item.merchantId === merchantId)).toMatchObject({
       tokens: { total: 91 + 7 * 15 },
     });
-  });
-
-  test('reports say what the records say: random calls, every grouping', async () => {
-    const { merchantId, keyId, credentialId } = await newMerchant();
-    const usage = new UsageStore(connection);
-    const call = fc.record({
-      modelId: fc.constantFrom('m1', 'm2', 'm3'),
-      source: fc.constantFrom('direct', 'stored', 'service-default'),
-      withKey: fc.boolean(),
-      outcome: fc.oneof(
-        fc.tuple(fc.nat(1_000), fc.nat(1_000)).map(([input, output]) => settled(input, output)),
-        fc.constantFrom(voided, unknown, undefined),
-      ),
-    });
-    await Promise.all(
-      fc.sample(call, 60).map(async ({ modelId, source, withKey, outcome }) => {
-        const stored = source === 'stored' && { credentialId, credentialVersion: 1 };
-        const opened = await admit(
-          merchantId,
-          intent({ modelId, source, ...stored, ...(withKey && { apiKeyId: keyId }) }),
-        );
-        if (outcome !== undefined) await store.settle(merchantId, opened, outcome);
-      }),
-    );
-    const { items } = await usage.records(merchantId, 100);
-    expect(items).toHaveLength(60);
-    const done = items.filter(({ state }) => state !== 'held');
-    const keyOf: Record<UsageGroup, (record: UsageRecord) => string | null> = {
-      model: (record) => record.modelId,
-      credential: (record) => record.credentialId,
-      source: (record) => record.credentialSource,
-      apiKey: (record) => record.apiKeyId,
-      day: (record) => record.createdAt.slice(0, 10),
-    };
-    const sumsOf = (records: UsageRecord[]) => {
-      const count = (state: string) => records.filter((record) => record.state === state).length;
-      const sum = (kind: keyof UsageRecord['tokens']) =>
-        records.reduce((all, { tokens }) => all + tokens[kind], 0);
-      const kinds = ['input', 'output', 'cacheRead', 'cacheWrite5m', 'cacheWrite1h'] as const;
-      const tokens = Object.fromEntries(kinds.map((kind) => [kind, sum(kind)]));
-      const total = kinds.reduce((all, kind) => all + sum(kind), 0);
-      return {
-        calls: { settled: count('settled'), void: count('void'), unknown: count('unknown') },
-        tokens: { ...tokens, total },
-      };
-    };
-    for (const groupBy of fc.sample(fc.shuffledSubarray([...USAGE_GROUPS]), 25)) {
-      const report = await usage.report(merchantId, 'year', groupBy);
-      const { calls, tokens } = report;
-      expect({ calls, tokens }).toEqual(sumsOf(done));
-      const groups = new Map<string, UsageRecord[]>();
-      for (const record of groupBy.length === 0 ? [] : done) {
-        const key = JSON.stringify(Object.fromEntries(groupBy.map((group) => [group, keyOf[group](record)])));
-        groups.set(key, [...(groups.get(key) ?? []), record]);
-      }
-      expect(report.groups.map(({ key, ...sums }) => [JSON.stringify(key), sums]).sort()).toEqual(
-        [...groups].map(([key, records]) => [key, sumsOf(records)]).sort(),
-      );
-    }
   });
 });
 

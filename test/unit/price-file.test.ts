@@ -173,7 +173,7 @@ describe('problems', () => {
     ['modelId', 'global.amazon.nova-micro-v1:0', 'is an inference profile'],
     ['region', '', 'is neither a region of Bedrock nor *'],
     ['region', 'us-esat-1', 'is neither a region of Bedrock nor *'],
-    ['profile', 'regional', 'is none of in-region, geographic, global'],
+    ['profile', 'regional', 'is none of in-region, geographic, global, provisioned'],
     ['tier', 'Standard', 'is none of standard, priority, flex, latency-optimized'],
     ['validFrom', '2026-01-31', 'is no UTC date-time'],
     ['validFrom', '2026-01-31T00:00:00+01:00', 'is no UTC date-time'],

@@ -153,6 +153,8 @@ describe('every session that is not right gets the same answer', () => {
     await expectInvalid(sessions, await forge({ ...claims, exp }, { ...header, typ: 'JWT' }), caller);
     await expectInvalid(sessions, await forge({ ...claims, exp }, { ...header, kid: 'other' }), caller);
     await expectInvalid(sessions, await forge({ ...claims, exp }, { ...header, zip: 'DEF' }), caller);
+    const other = { ...header, enc: 'A128CBC-HS256' }; // takes a key of the same length
+    await expectInvalid(sessions, await forge({ ...claims, exp }, other), caller);
     await expectInvalid(sessions, new UnsecuredJWT({ ...claims, exp }).encode(), caller);
     const signed = await new SignJWT({ ...claims, exp }).setProtectedHeader({ alg: 'HS256', kid }).sign(KEY);
     await expectInvalid(sessions, signed, caller);

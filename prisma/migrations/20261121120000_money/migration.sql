@@ -73,7 +73,7 @@ CREATE TABLE prices (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   model_id text NOT NULL,
   region text NOT NULL,
-  profile text NOT NULL CHECK (profile IN ('in-region', 'geographic', 'global')),
+  profile text NOT NULL CHECK (profile IN ('in-region', 'geographic', 'global', 'provisioned')),
   tier text NOT NULL CHECK (tier IN ('standard', 'priority', 'flex', 'latency-optimized')),
   valid_from timestamptz(3) NOT NULL,
   revision integer NOT NULL DEFAULT 1 CHECK (revision > 0),
@@ -268,11 +268,10 @@ CREATE TABLE usage_days (
 );
 COMMENT ON TABLE usage_days IS 'Sums of resolved calls by UTC day of their start, kept in the transaction that resolves each call. end_user * holds everyone; a call of an end user is counted in that user''s row as well. Empty text stands for "none" in the key.';
 COMMENT ON COLUMN usage_days.latencies IS 'Settled calls by latency: bucket i (from 1) holds those below 2^(i/2) ms, the last one all that were slower.';
-CREATE INDEX usage_days_by_day ON usage_days (day) WHERE end_user = '*';
 
--- Which bucket a latency is in: 1 to 40.
+-- Which bucket a latency is in: 1 to 40. 2^(i/2) is never within 1e-8 of a whole number and a half, so floats decide as exact numbers do.
 CREATE FUNCTION latency_bucket(ms integer) RETURNS integer LANGUAGE sql IMMUTABLE
-  AS $$ SELECT least(40, greatest(1, ceil(2 * log(2::numeric, greatest(ms, 1)::numeric + 0.5))::integer)) $$;
+  AS $$ SELECT least(40, greatest(1, ceil(2 * ln(greatest(ms, 1) + 0.5::float8) / ln(2::float8))::integer)) $$;
 
 -- What a resolved call adds to its day (and to its end user's): one row for each. The definition of usage_days.
 CREATE FUNCTION usage_rows(c calls)
@@ -322,18 +321,19 @@ CREATE FUNCTION add_histograms(a bigint[], b bigint[]) RETURNS bigint[] LANGUAGE
   $$;
 
 -- What a call costs by a price: nano-USD, summed first and rounded up once; NULL where a kind that was used has no price.
+-- div is division of whole numbers: that of numerics keeps 16 digits, so that from $1,000 on a part of a nano-dollar could be lost unseen.
 -- The same formula stands in src/ledger/price-book.ts.
 CREATE FUNCTION cost_of(p prices, input bigint, output bigint, cache_read bigint, cache_write_5m bigint, cache_write_1h bigint, images integer)
   RETURNS bigint LANGUAGE sql IMMUTABLE
   AS $$
-    SELECT ceil((
+    SELECT div(
         CASE WHEN input = 0 THEN 0 ELSE input::numeric * coalesce(p.input, p.embedding) END
       + CASE WHEN output = 0 THEN 0 ELSE output::numeric * p.output END
       + CASE WHEN cache_read = 0 THEN 0 ELSE cache_read::numeric * p.cache_read END
       + CASE WHEN cache_write_5m = 0 THEN 0 ELSE cache_write_5m::numeric * p.cache_write_5m END
       + CASE WHEN cache_write_1h = 0 THEN 0 ELSE cache_write_1h::numeric * p.cache_write_1h END
       + CASE WHEN images = 0 THEN 0 ELSE images::numeric * p.image END
-      + coalesce(p.request, 0)) / 1000000)::bigint
+      + coalesce(p.request, 0) + 999999, 1000000)::bigint
     WHERE p.id IS NOT NULL
   $$;
 
@@ -503,7 +503,7 @@ CREATE FUNCTION with_hold(i call_intent, p_output bigint) RETURNS call_intent LA
   BEGIN
     i.output_tokens := p_output;
     i.hold_tokens := i.input_tokens + p_output;
-    i.hold_nano := i.input_nano + ceil(p_output::numeric * i.output_nano_per_million / 1000000)::bigint;
+    i.hold_nano := i.input_nano + div(p_output::numeric * i.output_nano_per_million + 999999, 1000000)::bigint;
     RETURN i;
   END
   $$;
@@ -528,9 +528,9 @@ CREATE FUNCTION output_that_fits(p_charges charge[], i call_intent) RETURNS bigi
   AS $$
     SELECT min(CASE u.kind
       WHEN 'tokens' THEN u.maximum - u.used - i.input_tokens
-      WHEN 'money' THEN CASE WHEN i.output_nano_per_million > 0
-        THEN floor((u.maximum - u.used - i.input_nano)::numeric * 1000000 / i.output_nano_per_million)::bigint
-        ELSE CASE WHEN u.used + i.input_nano <= u.maximum THEN i.output_tokens ELSE -1 END END
+      WHEN 'money' THEN CASE WHEN u.used + i.input_nano > u.maximum THEN -1
+        WHEN i.output_nano_per_million > 0 THEN div((u.maximum - u.used - i.input_nano)::numeric * 1000000, i.output_nano_per_million)::bigint
+        ELSE i.output_tokens END
       ELSE CASE WHEN u.used + u.wanted <= u.maximum THEN i.output_tokens ELSE -1 END END)
     FROM limit_use(p_charges) AS u WHERE u.mode = 'hard'
   $$;
@@ -1035,19 +1035,6 @@ CREATE FUNCTION ledger_differences() RETURNS TABLE (what text, key text, kept js
     WHERE c.merchant_id = tenant() AND c.state = 'settled' AND c.cost_nano IS DISTINCT FROM s.cost
   $$;
 
-CREATE FUNCTION ops_usage(p_from date, p_to date, p_after text, p_limit integer)
-  RETURNS TABLE (merchant_id text, settled bigint, voided bigint, unknown bigint, estimated bigint, unpriced bigint, throttled bigint, failed bigint,
-                 input_tokens bigint, output_tokens bigint, cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint,
-                 images bigint, cost_nano bigint, correction_nano bigint)
-  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-  AS $$
-    SELECT merchant_id, sum(settled)::bigint, sum(voided)::bigint, sum(unknown)::bigint, sum(estimated)::bigint, sum(unpriced)::bigint,
-           sum(throttled)::bigint, sum(failed)::bigint, sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cache_read_tokens)::bigint,
-           sum(cache_write_5m_tokens)::bigint, sum(cache_write_1h_tokens)::bigint, sum(images)::bigint, sum(cost_nano)::bigint, sum(correction_nano)::bigint
-    FROM usage_days WHERE end_user = '*' AND day >= p_from AND day < p_to AND merchant_id > p_after
-    GROUP BY merchant_id ORDER BY merchant_id LIMIT p_limit
-  $$;
-
 -- Plans and limits: set by these functions only ------------------------------------------------------------------------------
 
 -- A new version of a plan, from now on; merchants stay on the version they are on. Answers its number.
@@ -1226,8 +1213,5 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO merchant_bedrock_app', signature);
   END LOOP;
-  ALTER FUNCTION ops_usage(date, date, text, integer) OWNER TO merchant_bedrock_ops;
-  REVOKE ALL ON FUNCTION ops_usage(date, date, text, integer) FROM PUBLIC;
-  GRANT EXECUTE ON FUNCTION ops_usage(date, date, text, integer) TO merchant_bedrock_app;
 END
 $functions$;

@@ -27,16 +27,28 @@ export type NewOwned = Pick<OwnedModel, 'kind' | 'name' | 'modelId'> &
 /** Provisioned models and application profiles of all accounts. */
 export class OwnedModels {
   readonly #byArn = new Map<string, OwnedModel>();
-  /** ARNs that tests declare without creating anything. */
-  readonly #declared = new Map<string, string>();
 
+  /** What somebody made before: there under the very ARN that a test wants. */
   declare(arn: string, modelId: string): void {
-    this.#declared.set(arn, modelId);
+    const [, , , region = '', accountId = '', resource = ''] = arn.split(':');
+    const [kind, name = ''] = resource.split('/');
+    this.#byArn.set(arn, {
+      arn,
+      kind: kind as OwnedKind,
+      accountId,
+      region,
+      name,
+      modelId,
+      modelUnits: 1,
+      tokenHash: '',
+      createdAtMs: 0,
+      updatedAtMs: 0,
+    });
   }
 
   /** The foundation model behind an ARN. */
   modelBehind(arn: string): string | undefined {
-    return this.#byArn.get(arn)?.modelId ?? this.#declared.get(arn);
+    return this.#byArn.get(arn)?.modelId;
   }
 
   create(

@@ -50,7 +50,7 @@ test('provisioned throughput, from creation to deletion', async () => {
   const get = () =>
     bedrock.send(new GetProvisionedModelThroughputCommand({ provisionedModelId: provisionedModelArn }));
   expect(await get()).toMatchObject({ status: 'Creating', modelUnits: 1 });
-  await new Promise((resolve) => setTimeout(resolve, 220));
+  await new Promise((resolve) => setTimeout(resolve, 850));
   expect(await get()).toMatchObject({ status: 'InService' });
   await expect(invoke(provisionedModelArn)).resolves.toBeDefined();
 

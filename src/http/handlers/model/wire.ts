@@ -64,6 +64,7 @@ export function identityHeaders(identity: CallIdentity): Record<string, string> 
     'x-bedrock-credential-source': identity.source,
     'x-bedrock-credential-region': identity.region,
     ...(identity.accountId !== undefined && { 'x-bedrock-credential-account': identity.accountId }),
+    ...(identity.replayed === true && { 'x-bedrock-idempotent-replay': 'true' }),
     ...(maxTokens !== undefined && { 'x-bedrock-max-tokens': String(maxTokens) }),
     ...(limits.length > 0 && rateLimitHeaders(limits)),
   };
@@ -84,6 +85,7 @@ export function noteCall({ event }: Pick<MerchantContext, 'event'>, reply: PaidR
   event['source'] = reply.identity.source;
   event['region'] = reply.identity.region;
   event['modelId'] = modelId.slice(0, 256);
+  if (reply.identity.replayed === true) event['replayed'] = true;
   if (reply.awsError !== undefined) event['awsError'] = reply.awsError.type;
 }
 

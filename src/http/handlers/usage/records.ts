@@ -1,14 +1,31 @@
 import { z } from 'zod';
+import { API_KEY_ID_PATTERN } from '../../../domain/ids.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { limit, page, tokenSums } from '../../schemas.ts';
+import { date, orderedDates } from './span.ts';
 
-const query = z.strictObject({
-  limit,
-  cursor: z.uuid('is not one that this route gave out').optional(),
-});
+const query = z
+  .strictObject({
+    limit,
+    cursor: z.uuid('is not one that this route gave out').toLowerCase().optional(),
+    state: z.enum(['held', 'settled', 'void', 'unknown']).optional(),
+    model: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,2048}$/, 'must be a model id')
+      .optional(),
+    apiKey: z.string().regex(API_KEY_ID_PATTERN, 'must be the id of an API key').optional(),
+    endUser: z
+      .string()
+      .regex(/^[\x21-\x7e]{1,128}$/, 'must be the id of an end user')
+      .optional(),
+    from: date,
+    to: date,
+  })
+  .refine(orderedDates, 'needs from before to');
 
 export const usageRecords = merchantEndpoint<undefined, z.infer<typeof query>>({
-  summary: 'The ledger: one record for each paid attempt at AWS, newest first',
+  summary:
+    'The ledger: one record for each paid attempt at AWS, newest first. A filter looks at so many rows a page: while there is a nextCursor, a page may be short or empty',
   query,
   reply: {
     status: 200,
@@ -36,6 +53,7 @@ export const usageRecords = merchantEndpoint<undefined, z.infer<typeof query>>({
         tokens: tokenSums,
         images: z.int(),
         tier: z.string().nullable(),
+        priceId: z.string().nullable(),
         maxTokens: z.int().nullable(),
         holdTokens: z.int(),
         holdNanoUsd: z.int().nullable(),
@@ -48,8 +66,8 @@ export const usageRecords = merchantEndpoint<undefined, z.infer<typeof query>>({
       }),
     ),
   },
-  handle: async ({ services, merchant, query: { limit: size, cursor } }) => ({
+  handle: async ({ services, merchant, query: { limit: size, cursor, ...filter } }) => ({
     status: 200,
-    body: await services.usage.records(merchant.id, size, cursor),
+    body: await services.usage.records(merchant.id, size, cursor, filter),
   }),
 });

@@ -1,0 +1,48 @@
+import { ApiKeyStore } from '../auth/api-key-store.ts';
+import { ApiKeys } from '../auth/api-keys.ts';
+import { newBearerVerifier } from '../auth/bearer.ts';
+import { newJwtVerifier } from '../auth/jwt.ts';
+import { TokenHasher } from '../auth/token-hash.ts';
+import type { Pepper } from '../auth/token-hash.ts';
+import type { Secrets } from '../config/secrets.ts';
+import type { Config } from '../config/settings.ts';
+import type { Base } from './base.ts';
+
+/** Who may call: API keys, operators' keys, JWTs where the settings name an issuer. */
+export function buildCallers(config: Config, secrets: Secrets, { clock, database }: Base) {
+  const apiKeyStore = new ApiKeyStore(database);
+  const apiKeys = new ApiKeys({
+    store: apiKeyStore,
+    clock,
+    hasher: new TokenHasher(peppersOf(config, secrets)),
+    rememberedMax: config.rememberedMax,
+    environment: config.environment === 'production' ? 'live' : 'test',
+  });
+  const jwt = buildJwt(config, secrets, { clock });
+  const verify = newBearerVerifier({ apiKeys, ...(jwt && { jwt }), devTokens: config.authDevTokens });
+  return { apiKeyStore, apiKeys, verify };
+}
+
+function peppersOf(config: Config, secrets: Secrets): [Pepper, ...Pepper[]] {
+  const version = config.tokenPepperVersion;
+  const previous = secrets.tokenPepperPrevious;
+  return [
+    { version, key: secrets.tokenPepper },
+    ...(previous ? [{ version: version - 1, key: previous }] : []),
+  ];
+}
+
+function buildJwt(config: Config, secrets: Secrets, { clock }: Pick<Base, 'clock'>) {
+  const { jwtAlgorithm: algorithm, jwtIssuer: issuer, jwtAudience: audience, jwtJwksUrl: jwksUrl } = config;
+  if (algorithm === undefined || issuer === undefined || audience === undefined) return undefined;
+  return newJwtVerifier({
+    algorithm,
+    issuer,
+    audience,
+    merchantClaim: config.jwtMerchantClaim,
+    scopeClaim: config.jwtScopeClaim,
+    clock,
+    ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
+    ...(jwksUrl !== undefined && { jwksUrl }),
+  });
+}

@@ -1,0 +1,67 @@
+import type { Secrets } from '../config/secrets.ts';
+import type { Config } from '../config/settings.ts';
+import { CredentialStore } from '../credentials/credential-store.ts';
+import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
+import { OpenedCache } from '../credentials/opened-cache.ts';
+import { CredentialResolver } from '../credentials/resolve.ts';
+import { Sessions } from '../credentials/sessions.ts';
+import { AwsSecretVault } from '../credentials/vault-aws.ts';
+import { Vault } from '../credentials/vault.ts';
+import { errorFields } from '../observability/logger.ts';
+import type { Base } from './base.ts';
+
+/** With which keys: the vault, sessions, and the one choice between them. */
+export function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
+  const {
+    endpointSts: sts,
+    endpointBedrock: bedrock,
+    endpointKms: kms,
+    endpointSecretsManager: secretsManager,
+  } = config;
+  const identity = new AwsIdentityCheck({
+    regions: config.enabledRegions,
+    endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
+  });
+  const sealed = new AwsSecretVault({
+    region: config.awsRegion,
+    environment: config.deployment,
+    kmsKeyId: config.vaultKmsKeyId,
+    endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
+    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
+  });
+  const opened = new OpenedCache({
+    clock,
+    max: config.openedCredentialsMax,
+    ttlMs: config.openedCredentialsTtlMs,
+  });
+  const vault = new Vault({
+    store: new CredentialStore(database),
+    secrets: sealed,
+    identity,
+    opened,
+    clock,
+    onLeftover: (secretName, cause) => {
+      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
+        secretName,
+        ...errorFields(cause),
+      });
+    },
+  });
+  const sessions = new Sessions({
+    key: secrets.sessionKey,
+    ...(secrets.sessionKeyPrevious && { previousKeys: [secrets.sessionKeyPrevious] }),
+    clock,
+  });
+  const { serviceDefaultRegion: region } = config;
+  const resolver = new CredentialResolver({
+    vault,
+    sessions,
+    identity,
+    clock,
+    regions: config.enabledRegions,
+    ...(config.serviceDefaultsEnabled &&
+      secrets.serviceDefault &&
+      region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
+  });
+  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+}

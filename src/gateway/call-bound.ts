@@ -44,6 +44,7 @@ export function boundOf(
     bound: {
       inputTokens,
       outputTokens,
+      images,
       outputTokensMost: outputTokens ?? price?.maxOutputTokens ?? most,
       clampable: request.canClamp,
       tier,

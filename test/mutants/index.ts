@@ -6,6 +6,7 @@ import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { RECONCILING } from './reconcile.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
 import { STREAMS } from './streams.ts';
@@ -18,6 +19,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...CALLERS,
   ...BEDROCK,
   ...STREAMS,
+  ...RECONCILING,
   ...DATABASE,
   ...CRASH,
   ...AUDIT,

@@ -7,6 +7,7 @@ import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
 import { RECONCILING } from './reconcile.ts';
+import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
 import { STREAMS } from './streams.ts';
@@ -24,6 +25,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...CRASH,
   ...AUDIT,
   ...HTTP,
+  ...LIMITS,
   ...PRICES,
   ...USAGE,
   ...OUTAGES,

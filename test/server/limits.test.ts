@@ -421,10 +421,14 @@ test('a statement that would pass a limit is refused by the database, whoever wr
     for (const change of [
       'in_flight = 2, in_flight_max = 1',
       'requests = 2, requests_max = 1',
-      ...['held', 'unknown', 'settled'].flatMap((part) => [
-        `tokens_${part} = 2, tokens_max = 1`,
-        `nano_${part} = 2, nano_max = 1`,
-      ]),
+      ...['held', 'unknown', 'settled'].flatMap((part) =>
+        ['tokens', 'nano'].map((kind) => {
+          const parts = ['held', 'unknown', 'settled'].map(
+            (each) => `${kind}_${each} = ${each === part ? '2' : '0'}`,
+          );
+          return [...parts, `${kind}_max = 1`].join(', ');
+        }),
+      ),
     ])
       await expect(admin.query(`UPDATE counters SET ${change}`)).rejects.toMatchObject({ code: '23514' });
   });

@@ -236,7 +236,10 @@ export class House implements AsyncDisposable {
   }
 }
 
-/** Asks again until it is so. @throws Error when it is not within `limitMs` */
+/** What was waited for did not come in time. */
+export class WaitedInVain extends Error {}
+
+/** Asks again until it is so. @throws WaitedInVain when it is not within `limitMs` */
 export async function until(
   what: string,
   isSo: () => boolean | Promise<boolean>,
@@ -244,7 +247,7 @@ export async function until(
 ): Promise<void> {
   const giveUpAt = performance.now() + limitMs;
   while (!(await isSo())) {
-    if (performance.now() > giveUpAt) throw new Error(`waited ${String(limitMs)} ms in vain: ${what}`);
+    if (performance.now() > giveUpAt) throw new WaitedInVain(`waited ${String(limitMs)} ms in vain: ${what}`);
     await sleep(5);
   }
 }

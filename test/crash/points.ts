@@ -30,11 +30,11 @@ export interface KillPoint {
   /** How often it comes, compared with the others. */
   weight: number;
   plan?: Partial<LoadPlan>;
-  /** Returns when the moment has come; the load runs meanwhile. @throws Error when it does not come */
+  /** Returns when the moment has come; the load runs meanwhile. @throws WaitedInVain when it does not come: with no call left to wait for it */
   reach: (scene: Scene) => Promise<Grip>;
 }
 
-const NOTHING: Grip = { onDeath: () => Promise.resolve(), onTakeOver: () => Promise.resolve() };
+export const NOTHING: Grip = { onDeath: () => Promise.resolve(), onTakeOver: () => Promise.resolve() };
 
 const SERVICE_POINTS: readonly KillPoint[] = [
   { name: 'random', victim: 'service', weight: 6, reach: atRandom },

@@ -166,6 +166,7 @@ describe('a run is a proof', () => {
     ['nothing at AWS', of(12, { witnesses: [{ ...WITNESS, executed: false }] }), /no call ran/],
     ['no death under load', of(12, {}, { seen: [{ ...SEEN, status: 200 }] }), /no call was cut/],
     ['no doubt', of(12, {}, { unknown: 0 }), /no call was left in doubt/],
+    ['moments that were missed', of(12, {}, { point: 'streaming, missed' }), /more than a tenth/],
   ])('and not with %s', (_name, result, reason) => {
     expect(verdict(result, 12).join()).toMatch(reason);
   });

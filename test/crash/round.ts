@@ -4,12 +4,13 @@ import { Person } from '../support/people.ts';
 import { chains, compare, compareAudit, differences, limitsPassed, readRows } from './books.ts';
 import type { Row } from './books.ts';
 import type { Chance } from './chance.ts';
-import { until } from './house.ts';
+import { WaitedInVain, until } from './house.ts';
 import type { House } from './house.ts';
 import { changeOpen, idsOf, limitTight } from './household.ts';
 import type { Household, Resident } from './household.ts';
 import { makeCalls, planCalls, repeatCut, scriptFaults } from './load.ts';
 import type { LoadPlan, Seen } from './load.ts';
+import { NOTHING } from './points.ts';
 import type { Grip, KillPoint } from './points.ts';
 import { acknowledged, listed, overspent, resolveUnknown, stillOpen } from './promises.ts';
 import { witnessesOf } from './witness.ts';
@@ -26,6 +27,9 @@ export interface RoundOrder {
 }
 
 /** What a round did, and what was wrong afterwards. */
+/** Stands behind the name of a point whose moment did not come. */
+export const MISSED = ', missed';
+
 export interface RoundResult {
   number: number;
   point: string;
@@ -48,7 +52,7 @@ const SWEEP_CALLS = 1_000;
 /** Beyond the attempts to settle, and the time a left caller's call is read on. Milliseconds. */
 const LEAVE_MS = 20_000;
 
-/** One death: load, kill, successor, sweep, checks, reconciler, checks. @throws Error when the moment did not come or something hangs */
+/** One death: load, kill, successor, sweep, checks, reconciler, checks. @throws Error when something hangs */
 export async function runRound(house: House, order: RoundOrder): Promise<RoundResult> {
   const { point, chance, household, stopped } = order;
   const merchants = idsOf(household);
@@ -68,8 +72,8 @@ export async function runRound(house: House, order: RoundOrder): Promise<RoundRe
   void load.then(() => (over = true));
   const change = changeUnderLoad(house, order);
   try {
-    const grip = await point.reach({ house, chance, merchants, isOver: () => over });
-    await kill(house, point, { grip, chance, load });
+    const grip = await point.reach({ house, chance, merchants, isOver: () => over }).catch(missed);
+    await kill(house, point, { grip: grip ?? NOTHING, chance, load });
     const cut = await load;
     endFaults();
     const again = await repeatCut(house.service.url, rest, cut, stopped);
@@ -91,7 +95,7 @@ export async function runRound(house: House, order: RoundOrder): Promise<RoundRe
     const { unknown, resolved } = reconciled;
     return {
       number,
-      point: point.name,
+      point: grip === undefined ? `${point.name}${MISSED}` : point.name,
       limit: allowance.name,
       seen,
       witnesses,
@@ -105,6 +109,11 @@ export async function runRound(house: House, order: RoundOrder): Promise<RoundRe
     house.gate.open('lose');
     await Promise.allSettled([load, change]);
   }
+}
+
+/** A slow machine may have no call left for the moment: then the death comes when it comes, and the table says so. */
+function missed(error: unknown): undefined {
+  if (!(error instanceof WaitedInVain)) throw error;
 }
 
 /** In half of the rounds the operator changes the other merchant meanwhile. @returns the request id of a change that was acknowledged */

@@ -1,3 +1,4 @@
+import { MISSED } from './round.ts';
 import type { RunResult } from './run.ts';
 
 /** From so many rounds on, chance cannot be why nothing was at stake. */
@@ -16,6 +17,10 @@ export function verdict({ results, witnesses, faults }: RunResult, planned: numb
     ['no call ran at AWS', witnesses.some(({ executed }) => executed)],
     ['no call was cut by a death', results.some(({ seen }) => seen.some(({ status }) => status === 'cut'))],
     ['no call was left in doubt', results.some(({ unknown }) => unknown > 0)],
+    [
+      'more than a tenth of the moments were missed',
+      results.filter(({ point }) => point.endsWith(MISSED)).length <= results.length / 10,
+    ],
   ];
   return [
     ...reasons,

@@ -8,6 +8,7 @@ import type { Base } from './container/base.ts';
 import { buildCallers } from './container/callers.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
+import { buildReconciler } from './container/reconciler.ts';
 import { systemClock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
@@ -64,21 +65,23 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
-  const { answers, ledger, prices, spool, ...books } = await buildLedger(config, secrets, base);
+  const { answers, ledger, ...books } = await buildLedger(config, secrets, base);
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const { runtime, models, ...bounds } = buildBedrock(config, base);
+  const { prices, spool } = books;
   const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
+  const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
+    ...credentials,
+    ledger,
+    merchants,
+  });
   const services: Services = {
     apiKeys,
     apiKeyStore,
     audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
     gateway: new Gateway(admission, runtime, answers, config),
-    health: {
-      shuttingDown: false,
-      databaseReady: () => isSchemaReady(database),
-      spoolReady: () => spool?.full !== true,
-    },
+    health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
     logger,
@@ -89,6 +92,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     priceStore: new PriceStore(database),
     ...credentials,
+    unknown,
     usage: new UsageStore(database),
     usageVerify: new UsageVerifyStore(database),
     webhooks,
@@ -99,11 +103,11 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     server: createServer(app, serverOptions(config, logger)),
     services,
     ...books,
-    spool,
-    prices,
+    reconciler,
     deliverer,
     // The spool before the database: it tries once more to write what waits.
     closers: [
+      ...reconciling,
       deliverer,
       ...(spool ? [spool] : []),
       runtime,
@@ -114,6 +118,14 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       database,
     ],
   });
+}
+
+function healthOf(database: Database, spool: { full: boolean } | undefined): Services['health'] {
+  return {
+    shuttingDown: false,
+    databaseReady: () => isSchemaReady(database),
+    spoolReady: () => spool?.full !== true,
+  };
 }
 
 /** Questions about models are small and quick, unlike paid calls. */

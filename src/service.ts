@@ -1,5 +1,6 @@
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
+import type { Reconciler } from './gateway/reconciler.ts';
 import type { Services } from './http/services.ts';
 import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
@@ -16,6 +17,7 @@ interface ServiceParts {
   spool: Spool | undefined;
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
+  reconciler: Reconciler;
   deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
@@ -32,6 +34,7 @@ const ANSWERS_EVERY_MS = 60_000;
 /** Of up to 1 MiB each, in one transaction that the merchants' calls wait for. */
 const ANSWERS_MAX = 100;
 const PRICES_EVERY_MS = 10_000;
+const RECONCILE_EVERY_MS = 30_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
 const RESEAL_EVERY_MS = 60_000;
@@ -72,6 +75,7 @@ export class Service implements AsyncDisposable {
       while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
+    this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
@@ -91,6 +95,12 @@ export class Service implements AsyncDisposable {
     const graceMs = inFlight.cut.aborted ? 0 : config.shutdownGraceMs;
     await Promise.all([server.close(graceMs + LAST_ANSWERS_MS), inFlight.drain(graceMs)]);
     this.logger.info('stopped');
+  }
+
+  /** Looks at the unknown calls that are due, as is done every half minute. */
+  async reconcile(): Promise<void> {
+    const { resolved, looked } = await this.#parts.reconciler.round();
+    if (looked > 0) this.logger.info('unknown calls looked at', { looked, resolved });
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

@@ -1,6 +1,8 @@
 import { timingSafeEqual } from 'node:crypto';
 import { BedrockClient } from '@aws-sdk/client-bedrock';
 import { BedrockRuntimeClient } from '@aws-sdk/client-bedrock-runtime';
+import { CloudWatchLogsClient } from '@aws-sdk/client-cloudwatch-logs';
+import { S3Client } from '@aws-sdk/client-s3';
 import type { AccessKey, AwsCredential, BedrockApiKey } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { Secret } from '../domain/secret.ts';
@@ -18,11 +20,18 @@ export interface ClientOptions {
 }
 
 /** What the guard lets pass besides host and signer. */
-type Shape = Pick<ExpectedRequest, 'method' | 'path'>;
+type Shape = Pick<ExpectedRequest, 'method' | 'path' | 'query'> & { service?: 'logs' | 's3' };
 
 /** One encoded segment each: ids and ARNs hold no slash once encoded. */
 const RUNTIME: Shape = { method: 'POST', path: /^\/model\/[^/]+\/[a-z-]+$/ };
 const CONTROL: Shape = { method: 'GET', path: /^\/[a-z-]+\/[^/]+$/ };
+const LOG_GROUP: Shape = { method: 'POST', path: /^\/$/, service: 'logs' };
+const LOG_BUCKET: Shape = {
+  method: 'GET',
+  path: /^\/[a-z0-9][a-z0-9.-]+(\/|(\/[A-Za-z0-9!_.*'()~%-]+)+)?$/,
+  query: ['list-type', 'prefix', 'continuation-token', 'x-id'],
+  service: 's3',
+};
 
 /** A client that can sign for this credential only. Costs about 0.4 ms and 16 KB: keep it in the pool. */
 export function buildRuntimeClient(options: ClientOptions): BedrockRuntimeClient {
@@ -34,6 +43,28 @@ export function buildRuntimeClient(options: ClientOptions): BedrockRuntimeClient
 /** The same for the control plane, whose reads may be tried twice. */
 export function buildControlClient(options: ClientOptions): BedrockClient {
   return new BedrockClient({ ...explicitConfig(options, CONTROL), maxAttempts: 2 });
+}
+
+/** A reader of one log group. */
+export function buildLogGroupClient(options: ClientOptions): CloudWatchLogsClient {
+  return new CloudWatchLogsClient({ ...explicitConfig(options, LOG_GROUP), maxAttempts: 2 });
+}
+
+/** A reader of one bucket, named in the path so that the host is the one expected. */
+export function buildLogBucketClient(options: ClientOptions): S3Client {
+  return new S3Client({
+    ...explicitConfig(options, LOG_BUCKET),
+    maxAttempts: 2,
+    forcePathStyle: true,
+    followRegionRedirects: false,
+    useArnRegion: false,
+    disableMultiregionAccessPoints: true,
+    disableS3ExpressSessionAuth: true,
+    useAccelerateEndpoint: false,
+    useGlobalEndpoint: false,
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+  });
 }
 
 /**
@@ -56,10 +87,13 @@ function sameSecret(a: Secret | undefined, b: Secret | undefined): boolean {
  * A plain credentials object, because the SDK keeps a provider's first answer for ever.
  * @throws ServiceError credential.not_usable
  */
-function explicitConfig({ credential, region, endpoint, transport }: ClientOptions, shape: Shape) {
+function explicitConfig(
+  { credential, region, endpoint, transport }: ClientOptions,
+  { service, ...shape }: Shape,
+) {
   const identity =
     credential.kind === 'access-key' ? accessKeyIdentity(credential) : apiKeyIdentity(credential);
-  const signer = expectedSigner(credential, region);
+  const signer = { ...expectedSigner(credential, region), ...(service !== undefined && { service }) };
   return {
     ...identity,
     region,

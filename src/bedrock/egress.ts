@@ -2,15 +2,15 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 
-/** The services of Bedrock we call, named as in their host names. Both sign as `bedrock`. */
-export type BedrockService = 'bedrock-runtime' | 'bedrock';
+/** The services we call, named as in their host names: Bedrock's two sign as `bedrock`, those of its logs by their own names. */
+export type AwsService = 'bedrock-runtime' | 'bedrock' | 'logs' | 's3';
 
 /**
- * The only place where an address of Bedrock is made: from the list of regions, never from input.
+ * The only place where an address of Bedrock, or of its logs, is made: from the list of regions, never from input.
  * `override` is an endpoint set by whoever runs the service (a VPC endpoint, the stand-in) and goes before the list.
  * @throws ServiceError region.not_allowed | internal (the override is not a plain http(s) URL)
  */
-export function endpointFor(service: BedrockService, region: string, override?: string): URL {
+export function endpointFor(service: AwsService, region: string, override?: string): URL {
   if (!isBedrockRegion(region)) {
     throw new ServiceError('region.not_allowed', 'Bedrock has no endpoint in this region.');
   }
@@ -33,7 +33,14 @@ export function fingerprint(text: string): Buffer {
 
 /** Who must have signed. `sessionToken` and `authorization` are fingerprints. */
 export type ExpectedSigner =
-  | { scheme: 'sigv4'; accessKeyId: string; region: string; sessionToken: Buffer | undefined }
+  | {
+      scheme: 'sigv4';
+      accessKeyId: string;
+      region: string;
+      sessionToken: Buffer | undefined;
+      /** The name that is signed for; `bedrock` where it is not said. */
+      service?: 'bedrock' | 'logs' | 's3';
+    }
   | { scheme: 'bearer'; authorization: Buffer };
 
 export interface ExpectedRequest {
@@ -42,6 +49,8 @@ export interface ExpectedRequest {
   endpoint: URL;
   /** Anchored; matches the path below the endpoint. */
   path: RegExp;
+  /** The names that its query may have; none where it is not said. */
+  query?: readonly string[];
   signer: ExpectedSigner;
 }
 
@@ -78,13 +87,17 @@ function hostProblem(request: SignedRequest, endpoint: URL): string | undefined 
   return undefined;
 }
 
-function targetProblem(request: SignedRequest, { endpoint, method, path }: ExpectedRequest) {
+function targetProblem(request: SignedRequest, { endpoint, method, path, query = [] }: ExpectedRequest) {
   if (request.method !== method) return 'method';
   if ((request.username ?? request.password ?? request.fragment) !== undefined) return 'user or fragment';
-  if (Object.keys(request.query ?? {}).length > 0) return 'query';
+  if (!onlyHas(request.query, query)) return 'query';
   const base = basePath(endpoint);
   const below = request.path.slice(base.length);
   return request.path.startsWith(base) && path.test(below) && isPlainPath(below) ? undefined : 'path';
+}
+
+function onlyHas(query: SignedRequest['query'], names: readonly string[]): boolean {
+  return Object.keys(query ?? {}).every((name) => names.includes(name));
 }
 
 /** The path of an endpoint without the slash at its end: '' for a bare host. */
@@ -121,7 +134,10 @@ function isSignedBy(authorization: string, signer: ExpectedSigner): boolean {
   return (
     authorization.startsWith(start) &&
     /^\d{8}$/.test(authorization.slice(date, end)) &&
-    authorization.startsWith(`/${signer.region}/bedrock/aws4_request, SignedHeaders=`, end)
+    authorization.startsWith(
+      `/${signer.region}/${signer.service ?? 'bedrock'}/aws4_request, SignedHeaders=`,
+      end,
+    )
   );
 }
 

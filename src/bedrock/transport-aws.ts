@@ -74,7 +74,7 @@ export class Transport implements Disposable {
         host: request.hostname.replace(/^\[|\]$/g, ''),
         port: request.port,
         method: request.method,
-        path: request.path,
+        path: request.path + queryOf(request),
         headers: request.headers,
         agent: secure ? this.#https : this.#http,
       });
@@ -95,6 +95,21 @@ export class Transport implements Disposable {
     };
     return agent;
   }
+}
+
+/** The query as it was signed: encoded as SigV4 wants it. */
+function queryOf({ query }: HttpRequest): string {
+  const pairs = Object.entries(query).flatMap(([name, value]) =>
+    [value ?? []].flat().map((one) => `${encoded(name)}=${encoded(one)}`),
+  );
+  return pairs.length === 0 ? '' : `?${pairs.join('&')}`;
+}
+
+function encoded(text: string): string {
+  return encodeURIComponent(text).replace(
+    /[!'()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
 }
 
 function toResponse(answer: IncomingMessage): HttpResponse {

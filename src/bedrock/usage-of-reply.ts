@@ -1,5 +1,5 @@
 import { NO_TOKENS } from '../domain/usage.ts';
-import type { Operation, ReportedUsage, TokenCounts } from '../domain/usage.ts';
+import type { Operation, ReportedUsage, SeenUsage, TokenCounts } from '../domain/usage.ts';
 import {
   anthropicOneHourWrites,
   asObject,
@@ -54,6 +54,17 @@ function tokensOfHeaders(headers: Readonly<Record<string, string>>): TokenCounts
     cacheRead: count(headers[`${HEADER}cache-read-input-token-count`]),
     cacheWrite5m: count(headers[`${HEADER}cache-write-input-token-count`]),
   });
+}
+
+/** Of an answer that was cut off: InvokeModel's headers tell all of it before its first byte. */
+export function seenInHeaders(headers: Readonly<Record<string, string>>): SeenUsage | undefined {
+  const told = tokensOfHeaders(headers);
+  return told && { inputTokens: inputOf(told), outputTokens: told.output, told: true };
+}
+
+/** All tokens of an input, from the cache or not. */
+export function inputOf({ input, cacheRead, cacheWrite5m, cacheWrite1h }: TokenCounts): number {
+  return input + cacheRead + cacheWrite5m + cacheWrite1h;
 }
 
 function tokensOfBody(operation: Operation, json: Json): TokenCounts | undefined {

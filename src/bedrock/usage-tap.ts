@@ -1,6 +1,7 @@
 import { NO_TOKENS } from '../domain/usage.ts';
-import type { ReportedUsage } from '../domain/usage.ts';
+import type { ReportedUsage, SeenUsage } from '../domain/usage.ts';
 import type { Frame } from './event-stream.ts';
+import { inputOf, tokensOfUsage } from './usage-of-reply.ts';
 import {
   anthropicOneHourWrites,
   asObject,
@@ -21,6 +22,8 @@ export interface UsageTap {
   readonly complete: boolean;
   /** What AWS reported; undefined until it did. */
   usage(): ReportedUsage | undefined;
+  /** What came of a stream that broke off; undefined when nothing did. */
+  seen(): SeenUsage | undefined;
   /** An exception or error frame of AWS's own. */
   readonly exception: { type: string; message: string } | undefined;
 }
@@ -33,6 +36,18 @@ abstract class Tap implements UsageTap {
   exception: { type: string; message: string } | undefined;
   protected reported: ReportedUsage | undefined;
   abstract readonly complete: boolean;
+  /** Bytes of output that came: never fewer than its tokens. */
+  protected outputBytes = 0;
+  protected inputTokens: number | undefined;
+
+  seen(): SeenUsage | undefined {
+    if (this.outputBytes === 0 && this.inputTokens === undefined) return undefined;
+    return {
+      outputTokens: this.reported?.tokens.output ?? this.outputBytes,
+      told: this.reported !== undefined,
+      ...(this.inputTokens !== undefined && { inputTokens: this.inputTokens }),
+    };
+  }
 
   usage(): ReportedUsage | undefined {
     return this.reported;
@@ -63,10 +78,30 @@ class ConverseTap extends Tap {
 
   protected override seeEvent(frame: Frame): void {
     if (frame.eventType === 'messageStop') this.#stopped = true;
+    if (CONTENT_EVENTS.has(frame.eventType ?? '')) this.outputBytes += contentBytes(frame.payload);
     if (frame.eventType !== 'metadata') return;
     const usage = asObject(parseObject(frame.payload)?.['usage']);
-    if (usage !== undefined) this.reported = { tokens: converseTokens(usage), provenance: 'metrics' };
+    if (usage === undefined) return;
+    this.reported = { tokens: converseTokens(usage), provenance: 'metrics' };
+    this.inputTokens = inputOf(this.reported.tokens);
   }
+}
+
+/** The events whose payload holds something that the model wrote. */
+const CONTENT_EVENTS: ReadonlySet<string> = new Set(['contentBlockStart', 'contentBlockDelta']);
+/** The shortest JSON around what a delta brings. Bytes. */
+const DELTA_JSON_BYTES = '{"contentBlockIndex":0,"delta":{"text":""}}'.length;
+const PADDING = ',"p":"';
+
+/**
+ * The most bytes of text that a payload can hold, without parsing it: all of it but the JSON around it and AWS's padding. Inside a text the mark of
+ * the padding would be escaped.
+ */
+function contentBytes(payload: Buffer): number {
+  const start = payload.indexOf(PADDING, 0, 'latin1');
+  const end = start < 0 ? -1 : payload.indexOf('"', start + PADDING.length, 'latin1');
+  const padding = end < 0 ? 0 : end + 1 - start;
+  return Math.max(1, payload.length - padding - DELTA_JSON_BYTES);
 }
 
 /** The marks that are looked for inside base64, at each of the three places a byte can have in a group of three. */
@@ -80,12 +115,16 @@ const CACHE_MARKS = base64Marks('ephemeral_1h_input_tokens');
  */
 class InvokeTap extends Tap {
   #oneHourWrites: number | undefined;
+  #begun = false;
 
   get complete(): boolean {
     return this.reported !== undefined;
   }
 
   protected override seeEvent(frame: Frame): void {
+    // Three bytes in four of base64; the model's own JSON is in them too, which is never less than the text.
+    this.outputBytes += Math.ceil(frame.payload.length * 0.75);
+    if (!this.#begun) this.#seeBeginning(decodeChunk(frame));
     if (holds(frame.payload, CACHE_MARKS)) this.#seeCacheLifetimes(decodeChunk(frame));
     if (holds(frame.payload, METRICS_MARKS)) this.#seeMetrics(decodeChunk(frame));
     else if (holds(frame.payload, GUARDRAIL_MARKS)) this.#seeGuardrail(decodeChunk(frame));
@@ -104,6 +143,16 @@ class InvokeTap extends Tap {
         ...writes,
       }),
     };
+  }
+
+  /** Anthropic's message_start tells the input, and brings no output. */
+  #seeBeginning(chunk: Json | undefined): void {
+    this.#begun = true;
+    if (chunk?.['type'] !== 'message_start') return;
+    const told = tokensOfUsage(asObject(asObject(chunk['message'])?.['usage']) ?? {});
+    if (told === undefined) return;
+    this.inputTokens = inputOf(told);
+    this.outputBytes = 0;
   }
 
   /** Metrics do not split cache writes by lifetime; Anthropic's message_start does. */

@@ -79,6 +79,12 @@ export const SETTINGS = {
     url,
   ),
   endpointSts: optional('ENDPOINT_STS', 'Replaces the endpoint of STS.', url),
+  endpointCloudWatchLogs: optional(
+    'ENDPOINT_CLOUDWATCH_LOGS',
+    'Replaces the endpoint of CloudWatch Logs in every region.',
+    url,
+  ),
+  endpointS3: optional('ENDPOINT_S3', 'Replaces the endpoint of S3 in every region.', url),
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',
     'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',

@@ -13,6 +13,7 @@ export const AUDIT_ACTIONS = [
   'call.settled',
   'call.void',
   'call.unknown',
+  'call.decided',
   'merchant.stopped',
   'limits.set',
   'plan.created',

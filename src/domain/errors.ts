@@ -125,6 +125,8 @@ export const ERRORS = {
   },
   'limit.unpriced': { status: 403, title: 'Model has no price', awsType: 'AccessDeniedException' },
   'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
+  'call.not_found': { status: 404, title: 'Call not found', awsType: 'ResourceNotFoundException' },
+  'call.not_unknown': { status: 409, title: 'Call is not unknown', awsType: 'ConflictException' },
   'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
   'webhook.delivery_not_found': {
     status: 404,

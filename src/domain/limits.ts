@@ -63,6 +63,13 @@ export const planSpecSchema = namedLimitsSchema.extend({
   clampFloor: z.int().min(1).max(10_000_000).optional(),
   /** Percent of each limit on tokens and money at which an alert is raised, once a period. */
   thresholds: z.array(z.int().min(1).max(1_000)).max(10).optional(),
+  /** How long the outcome of an unknown call is looked for before `whenUnknown` decides. Minutes; 1,440 where nothing is said. */
+  unknownAfterMinutes: z.int().min(0).max(100_000).optional(),
+  /**
+   * What an unknown call then counts as: `most`, the most it can have been (where nothing is said); `seen`, what came of it, and the most where
+   * nothing came; `keep`, unknown until an operator decides.
+   */
+  whenUnknown: z.enum(['most', 'seen', 'keep']).optional(),
 });
 export type PlanSpec = z.output<typeof planSpecSchema>;
 

@@ -43,6 +43,7 @@ export function boundOf(
   const boundWith = (tokens: number): CallBound => ({
     inputTokens: tokens,
     outputTokens,
+    images,
     outputTokensMost: outputTokens ?? price?.maxOutputTokens ?? most,
     clampable: request.canClamp,
     tier,

@@ -1,4 +1,4 @@
-import { usageOfReply } from '../bedrock/usage-of-reply.ts';
+import { seenInHeaders, usageOfReply } from '../bedrock/usage-of-reply.ts';
 import { classifyReply } from '../bedrock/aws-errors.ts';
 import { responseHeadersFromAws } from '../bedrock/headers.ts';
 import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
@@ -149,7 +149,8 @@ export class Gateway {
       });
     } catch (error) {
       const upstream = { ...sent.facts, latencyMs: performance.now() - sent.startedAtMs };
-      await sent.call.resolve({ state: 'unknown', reason: 'answer cut off', upstream });
+      const seen = seenInHeaders(sent.reply.headers);
+      await sent.call.resolve({ state: 'unknown', reason: 'answer cut off', upstream, seen });
       throw error;
     } finally {
       sent.lifeline[Symbol.dispose]();

@@ -111,14 +111,17 @@ class StreamRelay implements AsyncIterable<Frame> {
       const drained = this.#sent.paid.callerGone.aborted;
       return { state: 'settled', usage: drained ? { ...usage, provenance: 'drained' } : usage, upstream };
     }
+    const seen = this.#tap.seen();
     if (exception !== undefined) {
       return {
+        seen,
         state: 'unknown',
         reason: 'AWS ended the stream with an exception',
         upstream: { ...upstream, errorType: exception.type },
       };
     }
     return {
+      seen,
       state: 'unknown',
       reason: failure === undefined ? 'stream ended without its last event' : 'stream broke off',
       upstream,

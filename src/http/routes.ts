@@ -20,6 +20,8 @@ import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
 import { opsPrices } from './handlers/ops/prices.ts';
 import { updateMerchant } from './handlers/ops/update-merchant.ts';
+import { resolveCall } from './handlers/ops/resolve-call.ts';
+import { opsUnknown } from './handlers/ops/unknown.ts';
 import { opsUsageVerify } from './handlers/ops/usage-verify.ts';
 import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
@@ -87,10 +89,12 @@ export const ROUTES: readonly Route[] = [
   route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
   route('PATCH', '/api/ops/merchants/:id', 'ops:merchants:write', updateMerchant),
+  route('POST', '/api/ops/merchants/:id/calls/:callId/resolve', 'ops:merchants:write', resolveCall),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),
   route('GET', '/api/ops/usage', 'ops:usage:read', opsUsage),
+  route('GET', '/api/ops/unknown', 'ops:usage:read', opsUnknown),
   route('GET', '/api/ops/usage/verify', 'ops:usage:read', opsUsageVerify),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
 

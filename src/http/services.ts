@@ -8,6 +8,7 @@ import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
+import type { UnknownStore } from '../ledger/unknown-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
 import type { UsageStore } from '../ledger/usage-store.ts';
 import type { UsageVerifyStore } from '../ledger/usage-verify-store.ts';
@@ -38,6 +39,7 @@ export interface Services {
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
   sessions: Sessions;
+  unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;
   usageVerify: UsageVerifyStore;
   vault: Vault;

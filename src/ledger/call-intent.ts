@@ -35,6 +35,8 @@ export interface CallBound {
   outputTokens: number | undefined;
   /** What the model can produce at most, where the body does not say. */
   outputTokensMost: number;
+  /** Images that it makes; none where it is not said. */
+  images?: number;
   /** Whether the outgoing body can be told a smaller output. */
   clampable: boolean;
   tier: string;

@@ -1,5 +1,5 @@
 import type { CallId, MerchantId } from '../domain/ids.ts';
-import type { CallOutcome } from '../domain/usage.ts';
+import type { CallOutcome, SeenUsage } from '../domain/usage.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
 import { Batcher } from './batcher.ts';
@@ -124,6 +124,7 @@ function toIntentRow({ merchantId, intent }: Hold, at: number): Record<string, u
     output_tokens: bound.outputTokens,
     output_tokens_most: bound.outputTokensMost,
     clampable: bound.clampable,
+    images: bound.images,
     tier: bound.tier,
     price_id: bound.price?.id.toString(),
     input_nano: bound.price?.inputNanoUsd.toString(),
@@ -147,7 +148,12 @@ function toOutcomeRow({ merchantId, id, outcome }: Settlement, at: number): Reco
     latency_ms: latencyMs === undefined ? undefined : Math.round(latencyMs),
     time_to_first_byte_ms: timeToFirstByteMs === undefined ? undefined : Math.round(timeToFirstByteMs),
     ...(outcome.state === 'settled' ? toUsageRow(outcome) : { reason: outcome.reason }),
+    ...(outcome.state === 'unknown' && outcome.seen !== undefined && toSeenRow(outcome.seen)),
   };
+}
+
+function toSeenRow({ inputTokens, outputTokens, told }: SeenUsage): Record<string, unknown> {
+  return { seen_input_tokens: inputTokens, seen_output_tokens: outputTokens, seen_told: told };
 }
 
 function toUsageRow({ usage }: CallOutcome & { state: 'settled' }): Record<string, unknown> {

@@ -49,6 +49,14 @@ export class Ledger {
     return new OpenCall(answer, (outcome) => this.#resolve(merchantId, answer.id, outcome));
   }
 
+  /**
+   * Resolves a call that was unknown; false when somebody else did first.
+   * @throws ServiceError ledger.unavailable
+   */
+  resolveUnknown(merchantId: MerchantId, id: CallId, outcome: CallOutcome): Promise<boolean> {
+    return this.#store.settle(merchantId, id, outcome);
+  }
+
   async #resolve(merchantId: MerchantId, id: CallId, outcome: CallOutcome): Promise<void> {
     for (const delayMs of [...this.#options.settleRetryDelaysMs, undefined]) {
       try {

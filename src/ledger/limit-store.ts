@@ -1,5 +1,6 @@
 import type { Actor } from '../domain/audit.ts';
 import type { MerchantId } from '../domain/ids.ts';
+import type { InvocationLogs } from '../domain/invocation-logs.ts';
 import type { NamedLimits, Plan, PlanSpec } from '../domain/limits.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
@@ -43,6 +44,7 @@ export interface MerchantChange {
   planVersion?: number | undefined;
   status?: 'active' | 'suspended' | undefined;
   override?: { spec: PlanSpec; endsAt: string | null } | null | undefined;
+  invocationLogs?: InvocationLogs | null | undefined;
 }
 
 interface UseRow {
@@ -93,8 +95,8 @@ export class LimitStore {
     actor: Actor,
     merchantId: MerchantId,
     change: MerchantChange,
-  ): Promise<'done' | 'merchant' | 'plan'> {
-    const rows = await this.#database.query<{ outcome: 'done' | 'merchant' | 'plan' }>(
+  ): Promise<'done' | 'merchant' | 'plan' | 'credential'> {
+    const rows = await this.#database.query<{ outcome: 'done' | 'merchant' | 'plan' | 'credential' }>(
       Prisma.sql`SELECT merchant_change(${merchantId}, ${JSON.stringify(change)}::jsonb, ${actor.subject}, ${actor.requestId}) AS outcome`,
     );
     return rows[0]?.outcome ?? 'merchant';

@@ -4,6 +4,7 @@ import type { RoleBook } from './sts/roles.ts';
 import type { KmsKeys } from './kms/keys.ts';
 import type { SecretShelf } from './secrets-manager/shelf.ts';
 import type { AwsRequest } from './wire/request.ts';
+import type { LogBook } from './logs/records.ts';
 import type { KeyRing } from './identity/key-ring.ts';
 
 /** One proven request on its way to the service that it names. */
@@ -23,4 +24,5 @@ export interface World {
   bedrock: BedrockState;
   kms: KmsKeys;
   secrets: SecretShelf;
+  logs: LogBook;
 }

@@ -1,5 +1,7 @@
 import { KMS_OPERATIONS } from './kms/operations.ts';
 import { SECRETS_MANAGER_OPERATIONS } from './secrets-manager/operations.ts';
+import { CLOUDWATCH_LOGS_OPERATIONS } from './logs/cloudwatch.ts';
+import { getObject, listObjects } from './logs/s3.ts';
 import { STS_OPERATIONS } from './sts/operations.ts';
 import { converse, converseStream } from './bedrock/converse.ts';
 import { countTokensOperation } from './bedrock/count-tokens.ts';
@@ -98,6 +100,7 @@ const TARGETS: Readonly<Record<string, { service: Service; operations: Readonly<
   {
     TrentService: { service: 'kms', operations: KMS_OPERATIONS },
     secretsmanager: { service: 'secretsmanager', operations: SECRETS_MANAGER_OPERATIONS },
+    Logs_20140328: { service: 'logs', operations: CLOUDWATCH_LOGS_OPERATIONS },
   };
 
 export function routeOf(request: AwsRequest): Route {
@@ -108,7 +111,16 @@ export function routeOf(request: AwsRequest): Route {
     const action = new URLSearchParams(request.body.toString('utf8')).get('Action') ?? '';
     return { service: 'sts', operation: action, operate: STS_OPERATIONS[action] };
   }
+  // A bucket may have any name: only who is signed for tells.
+  if (/\/s3\/aws4_request,/.test(request.headers['authorization'] ?? '')) return s3Route(request);
   return restRoute(request);
+}
+
+function s3Route({ method, path, query }: AwsRequest): Route {
+  if (method !== 'GET') return { service: 's3', operation: 'Unknown' };
+  return query.includes('list-type=2')
+    ? { service: 's3', operation: 'ListObjectsV2', operate: listObjects }
+    : { service: 's3', operation: 'GetObject', operate: path.length > 1 ? getObject : undefined };
 }
 
 function restRoute({ method, path }: AwsRequest): Route {

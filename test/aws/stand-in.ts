@@ -7,12 +7,14 @@ import { bedrockState } from './bedrock/state.ts';
 import { KeyRing } from './identity/key-ring.ts';
 import { KmsKeys } from './kms/keys.ts';
 import { SecretShelf } from './secrets-manager/shelf.ts';
+import { LogBook } from './logs/records.ts';
 import { RoleBook } from './sts/roles.ts';
 import { listen } from './wire/listener.ts';
 import { ClientGone, Reply } from './wire/reply.ts';
 import { readRequest } from './wire/request.ts';
 import type { FaultHandle, FaultRule } from './faults.ts';
 import type { AccessKey, BedrockApiKey } from './identity/key-ring.ts';
+import type { InvocationLogging } from './logs/records.ts';
 import type { JournalEntry } from './journal.ts';
 import type { KmsKeyInput, KmsKeyState } from './kms/keys.ts';
 import type { House } from './serve.ts';
@@ -28,7 +30,7 @@ export interface StandInOptions {
 
 /** A pretended AWS on one loopback port. For tests and demonstrations; nothing in src/ may know it. */
 export interface StandIn extends AsyncDisposable {
-  /** `http://127.0.0.1:PORT`, the endpoint of all five services, over HTTP/1.1 and cleartext HTTP/2. */
+  /** `http://127.0.0.1:PORT`, the endpoint of all seven services, over HTTP/1.1 and cleartext HTTP/2. */
   readonly url: string;
   /** Oldest first; entries of requests under way change until their outcome is known. */
   readonly journal: readonly JournalEntry[];
@@ -40,6 +42,8 @@ export interface StandIn extends AsyncDisposable {
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
   addModelArn(arn: string, modelId: string): void;
+  /** Turns model invocation logging on; `forget` turns it off again. */
+  logInvocations(logging: InvocationLogging): void;
   fault(rule: FaultRule): FaultHandle;
   /** Clears journal, faults and prompt cache; keys, roles and secrets stay. */
   forget(): void;
@@ -83,10 +87,14 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     addModelArn: (arn, modelId) => {
       world.bedrock.owned.declare(arn, modelId);
     },
+    logInvocations: (logging) => {
+      world.logs.set(logging);
+    },
     fault: (rule) => faults.add(rule),
     forget: () => {
       journal.clear();
       faults.clear();
+      world.logs.clear();
       world.bedrock.cache.forget();
     },
     close,
@@ -95,6 +103,7 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
 }
 
 function buildHouse(journalFile: string | undefined): House {
+  const journal = new Journal(journalFile);
   return {
     world: {
       keys: new KeyRing(),
@@ -102,9 +111,10 @@ function buildHouse(journalFile: string | undefined): House {
       bedrock: bedrockState(),
       kms: new KmsKeys(),
       secrets: new SecretShelf(),
+      logs: new LogBook(journal),
     },
     faults: new FaultBook(),
-    journal: new Journal(journalFile),
+    journal,
   };
 }
 

@@ -138,7 +138,7 @@ export class House implements AsyncDisposable {
   async remains(): Promise<Remains> {
     const processes = await this.admin.query<{ id: string }>('SELECT id FROM processes');
     const sessions = await this.admin.query<{ pid: number }>(
-      'SELECT pid FROM pg_stat_activity WHERE application_name = $1',
+      'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1',
       [SERVICE],
     );
     return {
@@ -150,7 +150,7 @@ export class House implements AsyncDisposable {
   /** Sessions of the service that wait for a lock in a statement of this name. */
   async waitingFor(statement: 'ledger_hold' | 'ledger_settle'): Promise<number> {
     const { rows } = await this.admin.query<{ count: string }>(
-      `SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock' AND query LIKE $2`,
+      `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock' AND query LIKE $2`,
       [SERVICE, `%${statement}(%`],
     );
     return Number(rows[0]?.count);

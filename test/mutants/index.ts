@@ -6,6 +6,8 @@ import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { RECONCILING } from './reconcile.ts';
+import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
 import { SHARPENED } from './sharpen.ts';
@@ -19,10 +21,12 @@ export const MUTANTS: readonly Mutant[] = [
   ...CALLERS,
   ...BEDROCK,
   ...STREAMS,
+  ...RECONCILING,
   ...DATABASE,
   ...CRASH,
   ...AUDIT,
   ...HTTP,
+  ...LIMITS,
   ...PRICES,
   ...USAGE,
   ...OUTAGES,

@@ -359,7 +359,14 @@ test('every route, with everything as it should be', async () => {
   const webhook = { url: `${receiver.url}/in` };
   const { id: unused } = (await merchant.post('/webhooks', webhook)).json as { id: string };
   const { wid, did } = await webhookThatWasTested(webhook);
+  service.standIn.fault({ operation: 'Converse', cutBody: true });
+  await merchant.post(`/model/${MODEL}/converse`, converseBody(PROMPT));
+  const lost = await admin.query<{ id: string }>(
+    `SELECT id FROM calls WHERE merchant_id = $1 AND state = 'unknown' LIMIT 1`,
+    [merchant.merchantId],
+  );
   const bodies: Record<string, unknown> = {
+    resolve: { state: 'void', reason: 'the canary says so' },
     webhooks: webhook,
     converse: converseBody(PROMPT),
     'converse-stream': converseBody(PROMPT),
@@ -383,6 +390,7 @@ test('every route, with everything as it should be', async () => {
       .replace(':id', merchant.merchantId)
       .replace(':cid', route.method === 'DELETE' ? cid : merchant.credentialId)
       .replace(':kid', kid)
+      .replace(':callId', lost.rows[0]?.id ?? '')
       .replace(':wid', route.method === 'DELETE' ? unused : wid)
       .replace(':did', did)
       .replace('*modelId', MODEL)

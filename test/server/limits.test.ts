@@ -413,3 +413,19 @@ describe('what a plan allows', () => {
     expect(answer.headers.get('ratelimit')).toMatch(/^"requestsPerDay";r=8;t=\d+$/);
   });
 });
+
+test('a statement that would pass a limit is refused by the database, whoever wrote it', async () => {
+  const merchant = await newMerchant({ tokensPerDay: { max: 100_000 } });
+  expect((await merchant.post('/chat', { modelId: MODEL, prompt: 'hello' })).status).toBe(200);
+  await withAdmin(service, async (admin) => {
+    for (const change of [
+      'in_flight = 2, in_flight_max = 1',
+      'requests = 2, requests_max = 1',
+      ...['held', 'unknown', 'settled'].flatMap((part) => [
+        `tokens_${part} = 2, tokens_max = 1`,
+        `nano_${part} = 2, nano_max = 1`,
+      ]),
+    ])
+      await expect(admin.query(`UPDATE counters SET ${change}`)).rejects.toMatchObject({ code: '23514' });
+  });
+});

@@ -13,6 +13,7 @@ const DEFINERS = [
   'answers_expired',
   'answers_sweep',
   'audit_append',
+  'call_resolve',
   'find_api_key',
   'find_operator_key',
   'ledger_hold',
@@ -23,10 +24,12 @@ const DEFINERS = [
   'merchant_change',
   'named_limits_replace',
   'ops_merchants',
+  'ops_unknown',
   'ops_usage_page',
   'plan_create',
   'prices_import',
   'process_alive',
+  'reconcile_claim',
   'webhook_create',
   'webhook_delete',
   'webhook_deliveries_due',
@@ -38,7 +41,14 @@ const DEFINERS = [
   'webhooks_sealed_otherwise',
 ];
 /** Those that see past the tenant, because a batch holds calls of many merchants. */
-const LEDGER = ['ledger_hold', 'ledger_settle', 'ledger_sweep', 'process_alive'];
+const LEDGER = [
+  'call_resolve',
+  'ledger_hold',
+  'ledger_settle',
+  'ledger_sweep',
+  'process_alive',
+  'reconcile_claim',
+];
 const WRITTEN_BY_FUNCTIONS_ONLY = [
   'calls',
   'counters',

@@ -461,7 +461,8 @@ describe('over HTTP', () => {
         return rows[0]?.n;
       };
       const end = Date.now() + 5_000; // the page that was being read ends first
-      while ((await busy()) !== 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 20));
+      while ((await busy()) !== 0 && Date.now() < end)
+        await new Promise((resolve) => setTimeout(resolve, 20));
       expect(await busy()).toBe(0);
     });
   });

@@ -35,6 +35,8 @@ export function environmentFor(databaseUrl: string, standInUrl: string, kmsKeyAr
     ENDPOINT_KMS: standInUrl,
     ENDPOINT_SECRETS_MANAGER: standInUrl,
     ENDPOINT_STS: standInUrl,
+    ENDPOINT_CLOUDWATCH_LOGS: standInUrl,
+    ENDPOINT_S3: standInUrl,
     SHUTDOWN_GRACE_MS: '5000',
     SHUTDOWN_DELAY_MS: '0',
   };

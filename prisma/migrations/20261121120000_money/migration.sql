@@ -676,13 +676,13 @@ CREATE FUNCTION ledger_hold(p_process uuid, p_calls jsonb) RETURNS jsonb LANGUAG
 
     INSERT INTO calls (merchant_id, id, state, operation, model_id, base_model_id, region, account_id, credential_source, credential_id,
       credential_version, subject, api_key_id, end_user, request_id, client_invocation_id, created_at, deadline, process_id, tier, price_id,
-      charged, max_tokens, hold_tokens, hold_nano)
+      charged, max_tokens, hold_tokens, hold_nano, hold_images)
     SELECT i.merchant_id, i.id, 'held', i.operation, i.model_id, i.base_model_id, i.region, i.account_id, i.source, i.credential_id,
       i.credential_version, i.subject, i.api_key_id, i.end_user, i.request_id, i.client_invocation_id, at,
       at + make_interval(secs => i.deadline_seconds), p_process, i.tier, i.price_id,
       (SELECT bit_or(b.bits) FROM scopes_of(i.merchant_id, i.api_key_id, i.end_user) AS n JOIN
         (SELECT r.merchant_id, r.scope, r.scope_id, bit_or(r.bit) AS bits FROM unnest(rows) AS r GROUP BY 1, 2, 3) AS b USING (merchant_id, scope, scope_id)),
-      i.output_tokens, i.hold_tokens, i.hold_nano
+      i.output_tokens, i.hold_tokens, i.hold_nano, i.images
     FROM unnest(admitted) AS i;
     PERFORM audit_append_all(ARRAY(
       SELECT ROW(i.merchant_id, i.subject, 'call.admitted', 'call/' || i.id, 'allowed', i.request_id, jsonb_strip_nulls(jsonb_build_object(
@@ -716,7 +716,9 @@ CREATE FUNCTION limits_now(p_rows limit_row[], p_at timestamptz) RETURNS jsonb L
 CREATE TYPE call_outcome AS (
   merchant_id text, pos integer, id uuid, state text, reason text, provenance text, input_tokens bigint, output_tokens bigint,
   cache_read_tokens bigint, cache_write_5m_tokens bigint, cache_write_1h_tokens bigint, images integer, aws_status integer, aws_error_type text,
-  aws_request_id text, latency_ms integer, time_to_first_byte_ms integer
+  aws_request_id text, latency_ms integer, time_to_first_byte_ms integer,
+  -- Of a call that is unknown: what was seen of it before it was lost sight of.
+  seen_input_tokens bigint, seen_output_tokens bigint, seen_told boolean
 );
 -- What is not said is 0, and only a settled call has used anything.
 CREATE FUNCTION counted_outcome(o call_outcome) RETURNS call_outcome LANGUAGE plpgsql IMMUTABLE
@@ -888,7 +890,9 @@ CREATE FUNCTION ledger_settle(p_outcomes jsonb) RETURNS jsonb LANGUAGE plpgsql S
           cost_of(p, o.input_tokens, o.output_tokens, o.cache_read_tokens, o.cache_write_5m_tokens, o.cache_write_1h_tokens, o.images) END,
         aws_status = coalesce(o.aws_status, c.aws_status), aws_error_type = coalesce(o.aws_error_type, c.aws_error_type),
         aws_request_id = coalesce(o.aws_request_id, c.aws_request_id), latency_ms = coalesce(o.latency_ms, c.latency_ms),
-        time_to_first_byte_ms = coalesce(o.time_to_first_byte_ms, c.time_to_first_byte_ms)
+        time_to_first_byte_ms = coalesce(o.time_to_first_byte_ms, c.time_to_first_byte_ms),
+        seen_input_tokens = coalesce(o.seen_input_tokens, c.seen_input_tokens), seen_output_tokens = coalesce(o.seen_output_tokens, c.seen_output_tokens),
+        seen_told = coalesce(o.seen_told, c.seen_told), reconcile_at = CASE o.state WHEN 'unknown' THEN at + interval '2 minutes' END
       FROM unnest(outcomes) AS o JOIN unnest(before) AS b ON b.id = o.id LEFT JOIN prices p ON p.id = b.price_id
       WHERE c.merchant_id = o.merchant_id AND c.id = o.id AND c.id >= first AND c.id <= last
         AND c.state = b.state AND (c.state = 'held' OR (c.state = 'unknown' AND o.state IN ('settled', 'void')))
@@ -1048,8 +1052,8 @@ CREATE FUNCTION plan_create(p_id text, p_spec jsonb, p_actor text, p_request_id 
   END
   $$;
 
--- What an operator changes of a merchant: {planId, planVersion, status, override: {spec, endsAt} or null}, each where it is given.
--- Answers 'done', or which thing does not exist: 'merchant', 'plan'.
+-- What an operator changes of a merchant: {planId, planVersion, status, override: {spec, endsAt} or null, invocationLogs or null}, each where
+-- it is given. Answers 'done', or which thing does not exist: 'merchant', 'plan', 'credential'.
 CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p_request_id text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
   AS $$
@@ -1060,6 +1064,10 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
     PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
     IF NOT EXISTS (SELECT 1 FROM merchants WHERE id = p_merchant) THEN
       RETURN 'merchant';
+    END IF;
+    IF p_change->'invocationLogs' ? 'credentialId' AND NOT EXISTS (SELECT 1 FROM credentials c
+      WHERE c.merchant_id = p_merchant AND c.id = p_change->'invocationLogs'->>'credentialId' AND c.state = 'active' AND c.kind = 'access-key') THEN
+      RETURN 'credential';
     END IF;
     IF p_change ? 'planId' THEN
       SELECT coalesce((p_change->>'planVersion')::integer, max(p.version)) INTO wanted FROM plans p WHERE p.id = p_change->>'planId';
@@ -1076,6 +1084,11 @@ CREATE FUNCTION merchant_change(p_merchant text, p_change jsonb, p_actor text, p
       INSERT INTO limits (merchant_id, scope, scope_id, spec, ends_at, set_by)
       SELECT p_merchant, 'merchant', '', o->'spec', (o->>'endsAt')::timestamptz, p_actor FROM (SELECT p_change->'override') AS given (o) WHERE jsonb_typeof(o) = 'object';
     END IF;
+    IF p_change ? 'invocationLogs' THEN
+      UPDATE merchants SET invocation_logs = nullif(p_change->'invocationLogs', 'null') WHERE id = p_merchant;
+    END IF;
+    -- What is unknown is looked at again at once: there may be logs now, or another plan.
+    UPDATE calls SET reconcile_at = now() WHERE merchant_id = p_merchant AND state = 'unknown' AND reconcile_at > now();
     PERFORM audit_append(p_merchant, p_actor, 'merchant.updated', 'merchant/' || p_merchant, 'allowed', p_request_id, p_change::text);
     RETURN 'done';
   END

@@ -22,7 +22,7 @@ const FAILURES: Record<Failure, FailureRow> = {
 export function authError(service: Service, failure: Failure, message: string): AwsError {
   const row = FAILURES[failure];
   if (service === 'sts') return new AwsError(row.query, message, { status: row.status });
-  const jsonTarget = service === 'kms' || service === 'secretsmanager';
+  const jsonTarget = service === 'kms' || service === 'secretsmanager' || service === 'logs';
   return new AwsError(row.rest, message, { status: jsonTarget ? 400 : row.status, namespace: 'coral' });
 }
 

@@ -7,6 +7,7 @@ import type { Signer } from './key-ring.ts';
 const ACTION_OF: Readonly<Record<string, string>> = {
   Converse: 'InvokeModel',
   ConverseStream: 'InvokeModelWithResponseStream',
+  ListObjectsV2: 'ListBucket',
 };
 
 function iamAction(service: Service, operation: string): string {
@@ -37,8 +38,12 @@ export function authorize(
 }
 
 export function accessDenied(service: Service, message: string): AwsError {
-  const json11 = service === 'kms' || service === 'secretsmanager';
-  return new AwsError(service === 'sts' ? 'AccessDenied' : 'AccessDeniedException', message, {
-    status: json11 ? 400 : 403,
-  });
+  const json11 = service === 'kms' || service === 'secretsmanager' || service === 'logs';
+  return new AwsError(
+    service === 'sts' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
+    message,
+    {
+      status: json11 ? 400 : 403,
+    },
+  );
 }

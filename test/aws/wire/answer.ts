@@ -87,10 +87,19 @@ const queryError: ErrorForm = (error, requestId) => {
   );
 };
 
+const s3Error: ErrorForm = (error, requestId) => ({
+  ...xml(
+    `<Error><Code>${escapeXml(error.type)}</Code><Message>${escapeXml(error.message)}</Message><RequestId>${requestId}</RequestId></Error>`,
+  ),
+  headers: { 'content-type': 'application/xml' },
+});
+
 const ERROR_FORMS: Record<Service, ErrorForm> = {
   'bedrock-runtime': restError,
   bedrock: restError,
   kms: amzJsonError,
   secretsmanager: amzJsonError,
   sts: queryError,
+  logs: amzJsonError,
+  s3: s3Error,
 };

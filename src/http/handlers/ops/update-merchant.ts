@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { merchantNotFound } from '../../../auth/permissions.ts';
 import { ServiceError } from '../../../domain/errors.ts';
+import { invocationLogsSchema } from '../../../domain/invocation-logs.ts';
 import { planSpecSchema } from '../../../domain/limits.ts';
 import { operatorEndpoint } from '../../route.ts';
 import { merchantIdOf } from '../../steps/load-merchant.ts';
@@ -20,12 +21,13 @@ const body = z
       })
       .nullable()
       .optional(),
+    invocationLogs: invocationLogsSchema.nullable().optional(),
   })
   .refine((value) => Object.keys(value).length > 0, 'changes nothing');
 
 export const updateMerchant = operatorEndpoint<z.output<typeof body>>({
   summary:
-    "Change a merchant's plan (id: its latest version, or id@version), status, or the override of its plan (null: none)",
+    "Change a merchant's plan (id: its latest version, or id@version), status, the override of its plan (null: none), or where its model invocation logs are (null: nowhere)",
   body,
   reply: { status: 200, description: 'The limits that are now in force', schema: merchantLimits },
   handle: async ({ services, actor, params, body: { plan, ...change } }) => {
@@ -41,6 +43,11 @@ export const updateMerchant = operatorEndpoint<z.output<typeof body>>({
       throw new ServiceError(
         'plan.not_found',
         'There is no such plan, or no such version of it. GET /api/ops/plans lists them.',
+      );
+    if (outcome === 'credential')
+      throw new ServiceError(
+        'credential.not_found',
+        'The merchant has no such active credential of kind access-key to read its logs with.',
       );
     return { status: 200, body: await services.limitStore.inForce(merchantId) };
   },

@@ -55,14 +55,6 @@ export const SHARPENED: readonly Mutant[] = [
     testName: 'a body that AWS adds to',
   },
   {
-    name: 'A limit on calls is refused without a question to AWS.',
-    file: SHARPEN,
-    find: "if (name.startsWith('tokens')) return inputTokens;",
-    replace: "if (!name.startsWith('nanoUsd')) return inputTokens;",
-    test: TEST,
-    testName: 'without a question, for requestsPerMinute',
-  },
-  {
     name: 'A model behind an inference profile is counted by its own id.',
     file: SHARPEN,
     find: 'modelId: bounded.baseModelId,',

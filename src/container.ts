@@ -14,6 +14,7 @@ import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
+import { Sharpening } from './gateway/sharpen.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
 import { ROUTES } from './http/routes.ts';
@@ -66,10 +67,9 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
   const { answers, ledger, ...books } = await buildLedger(config, secrets, base);
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
-  const { runtime, models } = buildBedrock(config, base);
+  const { runtime, models, ...bounds } = buildBedrock(config, base);
   const { prices, spool } = books;
-  const modelsBehind = new ModelsBehind({ models, clock });
-  const admission = new Admission({ ...config, ...credentials, ledger, merchants, prices, modelsBehind });
+  const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
   const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
     ...credentials,
     ledger,
@@ -111,7 +111,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       deliverer,
       ...(spool ? [spool] : []),
       runtime,
-      modelsBehind,
+      bounds.modelsBehind,
       models,
       ...closers,
       merchants,
@@ -132,17 +132,21 @@ function healthOf(database: Database, spool: { full: boolean } | undefined): Ser
 const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
 
 function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
+  const runtime = new BedrockRuntime({
+    connectMs: config.connectTimeoutMs,
+    firstByteMs: config.firstByteTimeoutMs,
+    totalMs: config.totalTimeoutMs,
+    socketsMax: config.upstreamSocketsMax,
+    endpoint: config.endpointBedrockRuntime,
+    clientsMax: config.clientPoolMax,
+    clientIdleMs: 60_000,
+    clock,
+  });
+  const models = new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock });
   return {
-    runtime: new BedrockRuntime({
-      connectMs: config.connectTimeoutMs,
-      firstByteMs: config.firstByteTimeoutMs,
-      totalMs: config.totalTimeoutMs,
-      socketsMax: config.upstreamSocketsMax,
-      endpoint: config.endpointBedrockRuntime,
-      clientsMax: config.clientPoolMax,
-      clientIdleMs: 60_000,
-      clock,
-    }),
-    models: new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock }),
+    runtime,
+    models,
+    modelsBehind: new ModelsBehind({ models, clock }),
+    sharpening: new Sharpening(runtime),
   };
 }

@@ -4,15 +4,17 @@ import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { ErrorCode } from '../domain/errors.ts';
-import type { CallIntent } from '../ledger/call-intent.ts';
+import type { MerchantId } from '../domain/ids.ts';
+import type { CallBound, CallIntent, LimitRefusal } from '../ledger/call-intent.ts';
 import type { Ledger, OpenCall } from '../ledger/ledger.ts';
-import { StaleMerchant } from '../ledger/refusals.ts';
+import { LimitReached, StaleMerchant } from '../ledger/refusals.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
 import type { ModelsBehind } from './models-behind.ts';
 import { bodyHashOf, idempotencyKeyOf, keyHashOf } from './idempotency.ts';
 import type { PaidCall } from './paid-call.ts';
+import type { Sharpen, Sharpening } from './sharpen.ts';
 
 export interface AdmissionParts {
   resolver: CredentialResolver;
@@ -20,6 +22,7 @@ export interface AdmissionParts {
   merchants: Merchants;
   prices: PriceLookup;
   modelsBehind: ModelsBehind;
+  sharpening: Sharpening;
   /** Longest call in all. Milliseconds. */
   totalTimeoutMs: number;
 }
@@ -65,20 +68,21 @@ export class Admission {
 
   /** @throws ServiceError of resolving, of the body, and of Ledger.open. Nothing was sent then. */
   async admit(paid: PaidCall): Promise<Admitted> {
+    const sharpen = this.#parts.sharpening.ofOneRequest();
     try {
-      return await this.#admit(paid);
+      return await this.#admit(paid, sharpen);
     } catch (error) {
       const stale =
         error instanceof StaleMerchant || (error instanceof ServiceError && MAY_BE_STALE.has(error.code));
       if (!stale) throw error;
       const merchant = await this.#parts.merchants.find(paid.merchant.id);
       if (merchant?.status !== 'active') throw error;
-      return this.#admit({ ...paid, merchant, anew: true });
+      return this.#admit({ ...paid, merchant, anew: true }, sharpen);
     }
   }
 
-  async #admit(paid: PaidCall): Promise<Admitted> {
-    const { resolver, ledger, prices } = this.#parts;
+  async #admit(paid: PaidCall, sharpen: Sharpen): Promise<Admitted> {
+    const { resolver, prices } = this.#parts;
     const model = parseModelId(paid.modelId);
     const headers = requestHeadersForAws(paid.headers, paid.operation);
     const endUser = endUserOf(paid);
@@ -86,19 +90,38 @@ export class Admission {
     assertModelInScope(model, resolved);
     const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved);
     const bounded = boundOf(paid, reached, resolved.region, prices);
-    const call = await ledger.open(paid.merchant.id, {
+    const intent = {
       ...this.#intentOf(paid, resolved),
       baseModelId: bounded.baseModelId,
       bound: bounded.bound,
       ...(endUser !== undefined && { endUser }),
       ...idempotencyOf(paid, headers),
-    });
+    };
+    const call = await this.#open(paid.merchant.id, intent, (refusal) =>
+      sharpen({ paid, resolved, bounded, refusal }),
+    );
     try {
       const { images } = bounded.request.bound;
       return { call, resolved, images, ...outgoing(paid, call, bounded, headers) };
     } catch (error) {
       await call.resolve({ state: 'void', reason: 'never sent', upstream: {} });
       throw error;
+    }
+  }
+
+  /** Opens a call; one that a limit refused is tried once more if its bound can be made smaller. Nothing was held by the first try. */
+  async #open(
+    merchantId: MerchantId,
+    intent: CallIntent,
+    sharpened: (refusal: LimitRefusal) => Promise<CallBound | undefined>,
+  ): Promise<OpenCall> {
+    const { ledger } = this.#parts;
+    try {
+      return await ledger.open(merchantId, intent);
+    } catch (error) {
+      const bound = error instanceof LimitReached ? await sharpened(error.refusal) : undefined;
+      if (bound === undefined) throw error;
+      return ledger.open(merchantId, { ...intent, bound });
     }
   }
 

@@ -22,6 +22,8 @@ export interface BoundedRequest {
   request: ModelRequest;
   baseModelId: string;
   bound: CallBound;
+  /** The same with fewer tokens of input, at the same price: where more is known of them than their bytes. */
+  boundWith(inputTokens: number): CallBound;
 }
 
 /** @throws ServiceError request.malformed_json | request.too_complex */
@@ -38,21 +40,18 @@ export function boundOf(
   const { images, outputTokens } = request.bound;
   const inputTokens = Math.min(request.bound.inputTokens, price?.contextTokens ?? CONTEXT_TOKENS_MAX);
   const most = request.canClamp ? OUTPUT_TOKENS_TOLD : OUTPUT_TOKENS_MAX;
-  return {
-    request,
-    baseModelId,
-    bound: {
-      inputTokens,
-      outputTokens,
-      images,
-      outputTokensMost: outputTokens ?? price?.maxOutputTokens ?? most,
-      clampable: request.canClamp,
-      tier,
-      ...(price !== undefined && {
-        price: { id: price.id, ...costBoundNanoUsd(price, { inputTokens, images, outputTokens: 0 }) },
-      }),
-    },
-  };
+  const boundWith = (tokens: number): CallBound => ({
+    inputTokens: tokens,
+    outputTokens,
+    images,
+    outputTokensMost: outputTokens ?? price?.maxOutputTokens ?? most,
+    clampable: request.canClamp,
+    tier,
+    ...(price !== undefined && {
+      price: { id: price.id, ...costBoundNanoUsd(price, { inputTokens: tokens, images, outputTokens: 0 }) },
+    }),
+  });
+  return { request, baseModelId, bound: boundWith(inputTokens), boundWith };
 }
 
 /** What the call asks of the service, in the words of the price book. `reserved` and what AWS adds later are priced as standard. */

@@ -15,6 +15,16 @@ export class MadeBefore extends Error {
   }
 }
 
+/** A limit is reached, with its numbers as they were. */
+export class LimitReached extends ServiceError {
+  readonly refusal: LimitRefusal;
+
+  constructor(refusal: LimitRefusal, ...parts: ConstructorParameters<typeof ServiceError>) {
+    super(...parts);
+    this.refusal = refusal;
+  }
+}
+
 /** Limits that are free again within a minute; the others are budgets, which waiting does not refill soon. */
 const RATES: ReadonlySet<string> = new Set(['requestsPerMinute', 'tokensPerMinute', 'callsInFlight']);
 /** Nothing says when a running call ends. */
@@ -34,13 +44,14 @@ export function refusalOf(answer: Exclude<HoldAnswer, { verdict: 'admitted' }>):
   }
 }
 
-function limitReached(limit: LimitRefusal): ServiceError {
+function limitReached(limit: LimitRefusal): LimitReached {
   const { name, scope, max, used, wanted } = limit;
   const rate = RATES.has(name);
   const retryAfterSeconds = rate ? (limit.resetSeconds ?? IN_FLIGHT_RETRY_SECONDS) : limit.resetSeconds;
   const left = Math.max(0, max - used);
   const reset = limit.resetsAt === null ? '' : ` It resets at ${limit.resetsAt}.`;
-  return new ServiceError(
+  return new LimitReached(
+    limit,
     rate ? 'limit.rate_exceeded' : 'limit.budget_exceeded',
     `The limit ${name} of this ${OF[scope]} is reached: ${String(left)} of ${String(max)} left, and this call can need ${String(wanted)}.${reset}` +
       (wanted > max ? ' It would never fit: ask for fewer tokens.' : ''),

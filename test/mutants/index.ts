@@ -10,6 +10,7 @@ import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
+import { SHARPENED } from './sharpen.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -30,4 +31,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...USAGE,
   ...OUTAGES,
   ...WEBHOOKS,
+  ...SHARPENED,
 ];

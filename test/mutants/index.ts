@@ -8,6 +8,7 @@ import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
+import { RETENTION } from './retention.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -26,4 +27,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...USAGE,
   ...OUTAGES,
   ...WEBHOOKS,
+  ...RETENTION,
 ];

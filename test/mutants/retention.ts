@@ -54,15 +54,6 @@ export const RETENTION: readonly Mutant[] = [
     testName: 'gives up, with nothing done',
   },
   {
-    name: 'A counter that holds something is never removed.',
-    file: RETENTION_SQL,
-    find: `       WHERE k.period = 'minute' AND k.starts_at < counter_cutoff('minute', now() - interval '1 minute')
-         AND k.in_flight = 0 AND k.tokens_held = 0 AND k.tokens_unknown = 0 AND k.nano_held = 0 AND k.nano_unknown = 0`,
-    replace: `       WHERE k.period = 'minute' AND k.starts_at < counter_cutoff('minute', now() - interval '1 minute')`,
-    test: RETENTION_TEST,
-    testName: 'vanish when they hold nothing',
-  },
-  {
     name: 'A counter of a minute that is still needed is missed.',
     file: RETENTION_SQL,
     find: 'AND NOT (kept.numbers IS NULL AND counter_expired(period, starts_at, now()))',

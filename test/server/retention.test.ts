@@ -273,22 +273,22 @@ describe('a month that is retired', () => {
   test('takes nobody out of service: calls are admitted meanwhile', async () => {
     const month = monthAgo(9);
     const merchant = await oldMerchant(month);
-    let running = true;
+    const stop = new AbortController();
     let made = 0;
     const busy = Array.from({ length: 4 }, async () => {
-      while (running) {
+      while (!stop.signal.aborted) {
         await house.make(merchant, [settled('ann')]);
         made += 1;
       }
     });
     const proofs: unknown[] = [];
     const proving = (async () => {
-      while (running) proofs.push(...(await differences(merchant)));
+      while (!stop.signal.aborted) proofs.push(...(await differences(merchant)));
     })();
     const retired = await store.retire(ADMIN, month);
     const before = made;
     while (made < before + 8) await new Promise((resolve) => setTimeout(resolve, 5));
-    running = false;
+    stop.abort();
     await Promise.all([...busy, proving]);
     expect(retired.state).toBe('retired');
     expect(proofs).toEqual([]);

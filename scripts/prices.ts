@@ -1,6 +1,7 @@
 /** The price book: what a file would change, its import once that was approved, and rating calls again. */
 import { diffPrices, writePriceFile } from '../src/ledger/price-file.ts';
-import { administrator, atPriceDesk, importPrices, readPriceFile } from './cli/price-book.ts';
+import { administrator } from './cli/admin-database.ts';
+import { atPriceDesk, importPrices, readPriceFile } from './cli/price-book.ts';
 import { readOrder } from './cli/prices-order.ts';
 import type { PricesOrder } from './cli/prices-order.ts';
 import { countsText, diffText, priceText, reratedText } from './cli/prices-shown.ts';

@@ -33,6 +33,8 @@ const LEASE_SECONDS = 20;
 const ANSWERS_EVERY_MS = 60_000;
 /** Of up to 1 MiB each, in one transaction that the merchants' calls wait for. */
 const ANSWERS_MAX = 100;
+const COUNTERS_EVERY_MS = 60_000;
+const COUNTERS_MAX = 500;
 const PRICES_EVERY_MS = 10_000;
 const RECONCILE_EVERY_MS = 30_000;
 const DELIVER_EVERY_MS = 1_000;
@@ -73,6 +75,9 @@ export class Service implements AsyncDisposable {
     if (spool !== undefined) this.#every(SPOOL_EVERY_MS, 'spool', () => spool.tick());
     this.#every(ANSWERS_EVERY_MS, 'answers', async () => {
       while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
+    });
+    this.#every(COUNTERS_EVERY_MS, 'counters', async () => {
+      while ((await ledgerStore.sweepCounters(COUNTERS_MAX)) >= COUNTERS_MAX);
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());

@@ -1,6 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { userInfo } from 'node:os';
-import { ServiceError } from '../../src/domain/errors.ts';
 import type { Secret } from '../../src/domain/secret.ts';
 import { PriceAdminStore } from '../../src/ledger/price-admin-store.ts';
 import type { Imported } from '../../src/ledger/price-admin-store.ts';
@@ -8,7 +6,7 @@ import { diffPrices, parsePriceFile } from '../../src/ledger/price-file.ts';
 import type { PriceDiff } from '../../src/ledger/price-file.ts';
 import { PriceStore } from '../../src/ledger/price-store.ts';
 import type { Price } from '../../src/ledger/price.ts';
-import { Database } from '../../src/persistence/database.ts';
+import { administrator, withAdminDatabase } from './admin-database.ts';
 import { Failure, nameOf, shown, UsageError } from './run.ts';
 
 /** Reports over a whole book, and a page of re-rating, take longer than a request may. */
@@ -21,23 +19,14 @@ export interface PriceDesk {
 }
 
 /** @param ifFailed the first words of what is said when the database refuses or is away. @throws Failure */
-export async function atPriceDesk<T>(
+export function atPriceDesk<T>(
   adminUrl: Secret,
   ifFailed: string,
   work: (desk: PriceDesk) => Promise<T>,
 ): Promise<T> {
-  await using database = new Database({
-    url: adminUrl,
-    connectionsMax: 1,
-    statementTimeoutMs: STATEMENT_TIMEOUT_MS,
-    onPoolError: () => undefined,
-  });
-  try {
-    return await work({ prices: new PriceStore(database), admin: new PriceAdminStore(database) });
-  } catch (error) {
-    if (error instanceof Failure || error instanceof UsageError) throw error;
-    throw new Failure(`${ifFailed} ${whyFailed(error)}`);
-  }
+  return withAdminDatabase(adminUrl, { ifFailed, statementTimeoutMs: STATEMENT_TIMEOUT_MS }, (database) =>
+    work({ prices: new PriceStore(database), admin: new PriceAdminStore(database) }),
+  );
 }
 
 /** The prices of a file. @throws UsageError with every problem of it, each with its line. */
@@ -75,39 +64,4 @@ export async function importPrices(
       'Not imported: somebody else changed the price book at this moment. Look at diff again.',
     );
   return { imported, diff };
-}
-
-/** For the audit trail: who ran this. */
-export function administrator(): { subject: string; requestId: string } {
-  return { subject: `cli:${userName()}`, requestId: 'cli' };
-}
-
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    return 'unknown';
-  }
-}
-
-function whyFailed(error: unknown): string {
-  if (error instanceof ServiceError) return 'The database of DATABASE_ADMIN_URL cannot be reached.';
-  const { code, message } = refusal(error);
-  // undefined_table, undefined_function
-  if (code === '42P01' || code === '42883')
-    return 'The database of DATABASE_ADMIN_URL is not migrated: npm run migrate does it.';
-  // Only what the server said: the rest of an error from below may hold what was sent.
-  return `The database of DATABASE_ADMIN_URL refused (${code ?? nameOf(error)})${message === undefined ? '.' : `: ${shown(message)}`}`;
-}
-
-/** What Postgres said, as Prisma's adapter hands it on. */
-function refusal(error: unknown): { code?: string; message?: string } {
-  const { meta } = (error ?? {}) as {
-    meta?: { driverAdapterError?: { cause?: { originalCode?: unknown; originalMessage?: unknown } } };
-  };
-  const { originalCode: code, originalMessage: message } = meta?.driverAdapterError?.cause ?? {};
-  return {
-    ...(typeof code === 'string' && { code }),
-    ...(typeof message === 'string' && { message }),
-  };
 }

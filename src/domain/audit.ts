@@ -25,6 +25,7 @@ export const AUDIT_ACTIONS = [
   'webhook.replayed',
   'prices.imported',
   'calls.rerated',
+  'calls.retired',
   'access.denied',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

@@ -68,6 +68,14 @@ export class LedgerStore {
     return rows[0]?.moved ?? 0;
   }
 
+  /** Removes counters and counts of limit hits that nobody needs any more; safe on any number of replicas. @returns how many. */
+  async sweepCounters(limit: number): Promise<number> {
+    const rows = await this.#database.query<{ removed: number }>(
+      Prisma.sql`SELECT counters_sweep(${limit}::integer) AS removed`,
+    );
+    return rows[0]?.removed ?? 0;
+  }
+
   /** Makes the partitions of the next months; safe to repeat. */
   async makePartitions(months: number): Promise<void> {
     await this.#database.query(Prisma.sql`SELECT ledger_make_partitions(${months}::integer)::text`);

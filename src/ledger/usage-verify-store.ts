@@ -52,6 +52,8 @@ export class UsageVerifyStore {
     return this.#database.asTenant(
       merchantId,
       async (tx) => {
+        // Before the snapshot: else a month that is retired meanwhile would be in neither its rows nor its opening balances.
+        await tx.$executeRaw`LOCK TABLE calls IN ACCESS SHARE MODE`;
         const rows = await tx.$queryRaw<{ verification: Verification }[]>`
           WITH found AS MATERIALIZED (SELECT * FROM ledger_differences())
           SELECT json_build_object(

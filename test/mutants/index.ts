@@ -11,6 +11,7 @@ import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
 import { SHARPENED } from './sharpen.ts';
+import { RETENTION } from './retention.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -32,4 +33,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...OUTAGES,
   ...WEBHOOKS,
   ...SHARPENED,
+  ...RETENTION,
 ];

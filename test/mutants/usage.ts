@@ -90,7 +90,7 @@ export const USAGE: readonly Mutant[] = [
   },
   {
     name: 'Verification computes the cost of each call again.',
-    file: MONEY,
+    file: 'prisma/migrations/20261121180000_retention/migration.sql',
     find: "AND c.state = 'settled' AND c.cost_nano IS DISTINCT FROM s.cost",
     replace: "AND c.state = 'settled' AND c.cost_nano IS NULL AND s.cost IS NOT NULL",
     test: VERIFY_TEST,

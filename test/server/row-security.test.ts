@@ -14,13 +14,18 @@ const DEFINERS = [
   'answers_sweep',
   'audit_append',
   'call_resolve',
+  'calls_of_month',
+  'counters_expired',
+  'counters_sweep',
   'find_api_key',
   'find_operator_key',
   'ledger_hold',
   'ledger_make_partitions',
   'ledger_rerate',
+  'ledger_retire',
   'ledger_settle',
   'ledger_sweep',
+  'limit_hits_expired',
   'merchant_change',
   'named_limits_replace',
   'ops_merchants',
@@ -58,6 +63,8 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'idempotency_keys',
   'corrections',
   'usage_days',
+  'counter_openings',
+  'usage_openings',
   'webhooks',
   'webhook_deliveries',
   'audit_events',
@@ -105,6 +112,8 @@ async function newCopy(): Promise<Copy> {
       INSERT INTO limits (merchant_id, scope, scope_id, spec, set_by) VALUES ('${merchant}', 'merchant', '', '{}', 'x');
       INSERT INTO counters (merchant_id, scope, scope_id, period, starts_at) VALUES ('${merchant}', 'merchant', '', 'total', 'epoch');
       INSERT INTO limit_hits VALUES ('${merchant}', now(), 'merchant', 'x', 'hard', 1);
+      INSERT INTO counter_openings VALUES ('${merchant}', '2026-01-01', 'merchant', '', 'total', 'epoch', 1, 0, 0, 0, 0);
+      INSERT INTO usage_openings SELECT *, '2026-01-01' FROM usage_days WHERE merchant_id = '${merchant}';
       INSERT INTO webhooks (merchant_id, id, url, sealed, events, created_by)
         VALUES ('${merchant}', 'wh_' || repeat('0', 22), 'x', 'x', '{alert.threshold}', 'x');
       -- Fills webhook_deliveries.
@@ -339,6 +348,9 @@ describe('from the catalog', () => {
       `SELECT sealed FROM webhooks`,
       `SELECT * FROM webhook_deliveries_due(1, 1, '{}')`,
       `UPDATE webhook_deliveries SET state = 'dead'`,
+      `SELECT ledger_retire('2026-01-01', 'x', 'x')`,
+      `CREATE TABLE archive.mine (x int)`,
+      `SELECT * FROM counters_expired(1)`,
     ]) {
       await expect(login.query(sql)).rejects.toMatchObject({
         code: expect.stringMatching(/^(42501|42939)$/),
@@ -355,6 +367,8 @@ describe('at work', () => {
     'credential_versions',
     'calls',
     'usage_days',
+    'counter_openings',
+    'usage_openings',
     'webhooks',
     'webhook_deliveries',
     'audit_events',

@@ -4,6 +4,7 @@ import type { Chance } from './chance.ts';
 import { until } from './house.ts';
 import type { House, Remains } from './house.ts';
 import type { LoadPlan } from './load.ts';
+import { isPaid } from './witness.ts';
 
 export interface Scene {
   house: House;
@@ -195,11 +196,11 @@ async function whenCallsAreOut({ house }: Scene): Promise<Grip> {
 }
 
 function openCalls(journal: readonly JournalEntry[]): number {
-  return journal.filter(({ outcome, path }) => outcome === 'open' && path.startsWith('/model/')).length;
+  return journal.filter((entry) => entry.outcome === 'open' && isPaid(entry)).length;
 }
 
 function callsAtAws(journal: readonly JournalEntry[]): number {
-  return journal.filter(({ path }) => path.startsWith('/model/')).length;
+  return journal.filter(isPaid).length;
 }
 
 /** It was asked to leave, and is killed before it has. */

@@ -125,6 +125,7 @@ describe('what the journal swears', () => {
     expect(idOf({ bodyBytes: 1, executed: true })).toHaveLength(1);
     expect(witnessesOf([entry({ bodyBytes: 1 })]).brokenOff).toBe(1);
     expect(witnessesOf([entry({ path: '/other' })])).toEqual({ witnesses: [], brokenOff: 0 });
+    expect(witnessesOf([entry({ operation: 'CountTokens' })]).witnesses).toEqual([]);
   });
 });
 

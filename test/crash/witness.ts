@@ -23,9 +23,14 @@ const LEDGER_NAMES: Readonly<Record<string, string>> = {
   ConverseStream: 'converse-stream',
 };
 
+/** Whether AWS may bill it. CountTokens, asked near a limit, runs nothing and has no row. */
+export function isPaid({ path, operation }: Pick<JournalEntry, 'path' | 'operation'>): boolean {
+  return path.startsWith('/model/') && operation !== 'CountTokens';
+}
+
 /** @returns the witnesses, and how many requests broke off on their way: AWS has no whole request then, and runs nothing. */
 export function witnessesOf(journal: readonly JournalEntry[]): { witnesses: Witness[]; brokenOff: number } {
-  const requests = journal.filter(({ path }) => path.startsWith('/model/'));
+  const requests = journal.filter(isPaid);
   const whole = requests.filter((entry) => entry.executed || !isBrokenOff(entry));
   return { witnesses: whole.map(toWitness), brokenOff: requests.length - whole.length };
 }

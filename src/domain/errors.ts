@@ -202,6 +202,8 @@ export interface ServiceErrorOptions {
   cause?: unknown;
   /** Sent as `Retry-After`, in seconds. */
   retryAfterSeconds?: number;
+  /** The limit that was reached, for the headers RateLimit and RateLimit-Policy. */
+  limit?: { name: string; max: number; used: number; resetSeconds?: number | null | undefined };
   /** What was wrong, field by field; safe to show: never echoes the values sent. */
   problems?: readonly string[];
   /** Extra public members of the problem document, e.g. `{ scope: 'usage:read' }`. */

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { ERRORS } from '../domain/errors.ts';
 import type { ErrorCode, ErrorRow, ServiceError } from '../domain/errors.ts';
 import { cutResponse, hasLargeUnreadBody } from './protocol.ts';
+import { rateLimitHeaders } from './rate-limit.ts';
 
 /** RFC 9457. `code` is the stable name; `requestId` leads to the one log line of this request. */
 export interface ProblemDocument {
@@ -123,9 +124,11 @@ function send(res: ServerResponse, error: ServiceError, answer: Answer): void {
   for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value);
   res.setHeader('cache-control', 'no-store');
   res.setHeader('content-length', body.length);
-  const { retryAfterSeconds } = error.options;
+  const { retryAfterSeconds, limit } = error.options;
   if (retryAfterSeconds !== undefined)
     res.setHeader('retry-after', Math.max(0, Math.ceil(retryAfterSeconds)));
+  for (const [name, value] of Object.entries(rateLimitHeaders(limit === undefined ? [] : [limit])))
+    res.setHeader(name, value);
   // Tells the client to stop an upload that nobody will read; server-http1.ts then lets the answer arrive first.
   if (hasLargeUnreadBody(res.req)) res.setHeader('connection', 'close');
   if (res.req.method === 'HEAD') res.end();

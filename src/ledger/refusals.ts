@@ -57,6 +57,7 @@ function limitReached(limit: LimitRefusal): LimitReached {
       (wanted > max ? ' It would never fit: ask for fewer tokens.' : ''),
     {
       ...(typeof retryAfterSeconds === 'number' && { retryAfterSeconds }),
+      limit,
       extra: {
         limit: name,
         scope,

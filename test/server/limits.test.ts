@@ -406,11 +406,21 @@ describe('what a plan allows', () => {
     });
   });
 
-  test('what is left is told with every answer', async () => {
+  test('what is left is told with every answer, and with a refusal', async () => {
     const merchant = await newMerchant({ requestsPerDay: { max: 9, mode: 'hard' } });
     const answer = await merchant.post('/chat', { modelId: MODEL, prompt: 'x', maxTokens: 20 });
     expect(answer.headers.get('ratelimit-policy')).toBe('"requestsPerDay";q=9');
     expect(answer.headers.get('ratelimit')).toMatch(/^"requestsPerDay";r=8;t=\d+$/);
+    await setPlan(service, merchant.merchantId, { requestsPerDay: { max: 1, mode: 'hard' } });
+    const refusals = [
+      await merchant.post('/chat', { modelId: MODEL, prompt: 'x', maxTokens: 20 }),
+      await merchant.post(`/model/${MODEL}/converse`, converseBody('x')),
+    ];
+    for (const refusal of refusals) {
+      expect(refusal.status).toBeGreaterThanOrEqual(400);
+      expect(refusal.headers.get('ratelimit-policy')).toBe('"requestsPerDay";q=1');
+      expect(refusal.headers.get('ratelimit')).toMatch(/^"requestsPerDay";r=0;t=\d+$/);
+    }
   });
 });
 

@@ -2,9 +2,9 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { Frame } from '../../../bedrock/event-stream.ts';
 import { sseOfFrame } from '../../../bedrock/sse.ts';
 import type { Operation } from '../../../domain/usage.ts';
-import type { LimitUse } from '../../../ledger/call-intent.ts';
 import type { CallIdentity, PaidCall, PaidReply } from '../../../gateway/paid-call.ts';
 import type { MerchantContext } from '../../context.ts';
+import { rateLimitHeaders } from '../../rate-limit.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { writeStream } from '../../stream-reply.ts';
 
@@ -66,17 +66,7 @@ export function identityHeaders(identity: CallIdentity): Record<string, string> 
     ...(identity.accountId !== undefined && { 'x-bedrock-credential-account': identity.accountId }),
     ...(identity.replayed === true && { 'x-bedrock-idempotent-replay': 'true' }),
     ...(maxTokens !== undefined && { 'x-bedrock-max-tokens': String(maxTokens) }),
-    ...(limits.length > 0 && rateLimitHeaders(limits)),
-  };
-}
-
-/** draft-ietf-httpapi-ratelimit-headers: `q` the quota, `r` what remains, `t` seconds to the reset. Money in nano-USD. */
-function rateLimitHeaders(limits: readonly LimitUse[]): Record<string, string> {
-  const item = ({ name, max, used, resetSeconds }: LimitUse) =>
-    `"${name}";r=${String(Math.max(0, max - used))}${typeof resetSeconds === 'number' ? `;t=${String(resetSeconds)}` : ''}`;
-  return {
-    'ratelimit-policy': limits.map(({ name, max }) => `"${name}";q=${String(max)}`).join(', '),
-    ratelimit: limits.map(item).join(', '),
+    ...rateLimitHeaders(limits),
   };
 }
 

@@ -52,11 +52,12 @@ export const LIMITS: readonly Mutant[] = [
     testName: 'the merchant stopped',
   },
   {
-    name: 'A change of a plan is known to every process with the next call.',
+    name: 'A change of a merchant is known to every process with the next call.',
     file: MONEY,
     find: "        WHEN i.merchant_revision <> s.revision THEN 'stale'\n",
     replace: '',
-    test: 'test/server/ledger.test.ts',
+    test: LIMITS_TEST,
+    testName: 'another default credential',
   },
   {
     name: 'A model that a plan does not list is refused.',

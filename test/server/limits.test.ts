@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { startServiceProcess } from '../support/process.ts';
 import type { ServiceProcess } from '../support/process.ts';
+import { AWS } from '../support/aws-keys.ts';
 import { differencesOf, setPlan, setPrice, withAdmin } from '../support/limits.ts';
 import { converseBody, MerchantPerson, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
 import type { Answer } from '../support/people.ts';
@@ -404,6 +405,25 @@ describe('what a plan allows', () => {
       override: null,
       limits: [{ name: 'requestsPerDay', mode: 'hard', max: 1, used: 3, scope: 'merchant', scopeId: null }],
     });
+  });
+
+  test('another default credential is used by every process at once, whatever it remembers', async () => {
+    const merchant = await newMerchant({});
+    const [first, second] = everywhere(merchant);
+    const account = async () =>
+      (await second?.post('/chat', { modelId: MODEL, prompt: 'x' }))?.json['accountId'];
+    expect(await account()).toBe(AWS.merchantA.accountId);
+    const { accessKeyId: awsAccessKeyId, secretAccessKey: awsSecretAccessKey } = AWS.merchantB;
+    const made = await first?.post('/credentials', {
+      kind: 'access-key',
+      name: 'other',
+      region: 'us-east-1',
+      awsAccessKeyId,
+      awsSecretAccessKey,
+      makeDefault: true,
+    });
+    expect(made?.status).toBe(201);
+    expect(await account()).toBe(AWS.merchantB.accountId);
   });
 
   test('what is left is told with every answer, and with a refusal', async () => {

@@ -28,8 +28,6 @@ export interface Admissions {
 
 const DAY_MS = 86_400_000;
 const IN_FLIGHT = 64;
-/** The lanes of the service. */
-const LANES = 2;
 
 export function openDatabase(url: string): Database {
   return new Database({
@@ -127,7 +125,7 @@ export async function measureAdmission(
   name: string,
   { merchants, seconds }: { merchants: number; seconds: number },
 ): Promise<Admissions> {
-  const ledger = new LedgerStore(database, { processId: randomUUID(), lanes: LANES });
+  const ledger = new LedgerStore(database, { processId: randomUUID() });
   const times: number[] = [];
   let next = 0;
   const end = performance.now() + seconds * 1_000;

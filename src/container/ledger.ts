@@ -17,14 +17,12 @@ import { Webhooks } from '../ledger/webhooks.ts';
 import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
 
-/** Batches of holds, and of settlements, that may be on their way to Postgres at one time. */
-const LEDGER_LANES = 2;
 const PARTITIONS_AHEAD_MONTHS = 12;
 
 /** What it costs: holds and settlements, the spool for outages, answers that may be given again, prices. */
 export async function buildLedger(config: Config, secrets: Secrets, { clock, database, logger }: Base) {
   const processId = randomUUID();
-  const ledgerStore = new LedgerStore(database, { processId, lanes: LEDGER_LANES });
+  const ledgerStore = new LedgerStore(database, { processId });
   const spool = await openSpool(config, { processId, store: ledgerStore, logger });
   const ledger = new Ledger(ledgerStore, {
     ...(spool && { spool }),

@@ -35,22 +35,21 @@ export class LedgerStore {
   readonly #settlements: Batcher<Settlement, boolean>;
 
   /** @param options.processId names this process: what it holds is in doubt when it stops saying that it lives. */
-  constructor(database: Database, options: { processId: string; lanes: number }) {
+  constructor(database: Database, options: { processId: string }) {
     this.#database = database;
     this.#processId = options.processId;
-    const size = { lanes: options.lanes, sizeMax: BATCH_SIZE_MAX };
-    this.#holds = new Batcher({ ...size, run: (items) => this.#hold(items) });
-    this.#settlements = new Batcher({ ...size, run: (items) => this.#settle(items) });
+    this.#holds = new Batcher({ sizeMax: BATCH_SIZE_MAX, run: (items) => this.#hold(items) });
+    this.#settlements = new Batcher({ sizeMax: BATCH_SIZE_MAX, run: (items) => this.#settle(items) });
   }
 
   /** Admits and records a call, or says why not. @throws ServiceError ledger.unavailable: then nothing was admitted. */
   hold(merchantId: MerchantId, intent: CallIntent): Promise<HoldAnswer> {
-    return this.#holds.add(merchantId, { merchantId, intent });
+    return this.#holds.add({ merchantId, intent });
   }
 
   /** Resolves a call; false when another resolution came first. @throws ServiceError ledger.unavailable: then it may have been or not. */
   settle(merchantId: MerchantId, id: CallId, outcome: CallOutcome): Promise<boolean> {
-    return this.#settlements.add(merchantId, { merchantId, id, outcome });
+    return this.#settlements.add({ merchantId, id, outcome });
   }
 
   /** Says that this process lives for the next `leaseSeconds`. */

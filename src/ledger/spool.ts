@@ -54,7 +54,7 @@ export class Spool implements AsyncDisposable {
   constructor(options: SpoolOptions) {
     this.#options = options;
     // What waits while a batch is being synced is the next batch: one fsync for all of it.
-    this.#lines = new Batcher({ lanes: 1, sizeMax: 4_096, run: (entries) => this.#write(entries) });
+    this.#lines = new Batcher({ sizeMax: 4_096, run: (entries) => this.#write(entries) });
   }
 
   /** Makes the directory and shows that it takes files. @throws what the disk throws: then the service must not start. */
@@ -70,7 +70,7 @@ export class Spool implements AsyncDisposable {
 
   /** True when the settlement is on the disk. Never throws. Goes beyond the bound: what has run must be written. */
   append(entry: SpoolEntry): Promise<boolean> {
-    return this.#lines.add('', entry);
+    return this.#lines.add(entry);
   }
 
   /**

@@ -71,7 +71,7 @@ async function makeCalls(merchant: string, count: number): Promise<void> {
     statementTimeoutMs: 5_000,
     onPoolError: () => undefined,
   });
-  const ledger = new LedgerStore(connection, { processId: randomUUID(), lanes: 1 });
+  const ledger = new LedgerStore(connection, { processId: randomUUID() });
   const merchantId = merchant as MerchantId;
   for (let index = 0; index < count; index += 1) {
     const answer = await ledger.hold(merchantId, {

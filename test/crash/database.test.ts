@@ -40,7 +40,7 @@ beforeAll(async () => {
   await admin.query(`
     INSERT INTO merchants (id, name, direct_allowed, service_defaults_allowed) VALUES ('acme', 'x', true, true);
     SELECT audit_append('acme', 'x', 'merchant.created', 'x', 'allowed', 'x', '{}');`);
-  const ledger = new LedgerStore(connection, { processId: '00000000-0000-7000-8000-000000000001', lanes: 1 });
+  const ledger = new LedgerStore(connection, { processId: '00000000-0000-7000-8000-000000000001' });
   const hold = async (): Promise<CallId> => {
     const answer = await ledger.hold(ACME, INTENT);
     if (answer.verdict !== 'admitted') throw new Error(answer.verdict);

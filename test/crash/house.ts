@@ -126,7 +126,7 @@ export class House implements AsyncDisposable {
 
   /** The ledger's own functions, as another replica would call them. */
   newLedgerStore(): LedgerStore {
-    return new LedgerStore(this.#database, { processId: randomUUID(), lanes: 1 });
+    return new LedgerStore(this.#database, { processId: randomUUID() });
   }
 
   async startService(): Promise<ServiceProcess> {

@@ -35,7 +35,7 @@ beforeAll(async () => {
     statementTimeoutMs: 5_000,
     onPoolError: () => undefined,
   });
-  store = new LedgerStore(connection, { processId: randomUUID(), lanes: 2 });
+  store = new LedgerStore(connection, { processId: randomUUID() });
 });
 afterAll(async () => {
   await connection[Symbol.asyncDispose]();

@@ -54,7 +54,7 @@ beforeAll(async () => {
   login = connect(database.url);
   prices = new PriceStore(login);
   administrator = new PriceAdminStore(owner);
-  ledger = new LedgerStore(login, { processId: randomUUID(), lanes: 2 });
+  ledger = new LedgerStore(login, { processId: randomUUID() });
 });
 afterAll(async () => {
   await owner[Symbol.asyncDispose]();

@@ -336,7 +336,7 @@ describe('whatever the sequence of outages', () => {
   /** A process: its ledger, its spool, and whether Postgres answers it. `lost`: it commits, and the answer does not come. */
   class Process {
     postgres: 'there' | 'away' | 'lost' = 'there';
-    readonly store = new LedgerStore(connection, { processId: randomUUID(), lanes: 2 });
+    readonly store = new LedgerStore(connection, { processId: randomUUID() });
     readonly spool: Spool;
     readonly ledger: Ledger;
 

@@ -41,7 +41,7 @@ export class UsageHouse {
     this.admin = parts.admin;
     this.connection = parts.connection;
     this.url = parts.url;
-    this.ledger = new LedgerStore(this.connection, { processId: randomUUID(), lanes: 2 });
+    this.ledger = new LedgerStore(this.connection, { processId: randomUUID() });
     this.usage = new UsageStore(this.connection);
     this.verify = new UsageVerifyStore(this.connection);
   }

@@ -34,12 +34,14 @@ export class RetentionStore {
 
   /** Months that ended `keepMonths` ago or earlier and are still in the ledger, oldest first. Reads every row of them. */
   oldMonths(keepMonths: number): Promise<OldMonth[]> {
+    // Materialized: else the months' condition may be tried on the names of all tables, which are no months.
     return this.#database.query<OldMonth>(Prisma.sql`
+      WITH p AS MATERIALIZED (
+        SELECT c.relname::text AS name, to_date(right(c.relname, 7), 'YYYY_MM') AS month, pg_total_relation_size(c.oid) AS bytes
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'public.calls'::regclass)
       SELECT to_char(p.month, 'YYYY-MM-DD') AS month, p.name AS table, p.bytes::float8 AS bytes, coalesce(sum(n.calls), 0)::float8 AS calls,
         coalesce(sum(n.held), 0)::float8 AS held, coalesce(sum(n.unknown), 0)::float8 AS unknown
-      FROM (SELECT c.relname::text AS name, to_date(right(c.relname, 7), 'YYYY_MM') AS month, pg_total_relation_size(c.oid) AS bytes
-            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'public.calls'::regclass) AS p
-      LEFT JOIN LATERAL calls_of_month(p.month) AS n ON true
+      FROM p LEFT JOIN LATERAL calls_of_month(p.month) AS n ON true
       WHERE month_after(p.month) <= (now() AT TIME ZONE 'UTC')::date - make_interval(months => ${keepMonths}::integer)
       GROUP BY p.month, p.name, p.bytes ORDER BY p.month`);
   }

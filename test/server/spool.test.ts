@@ -134,7 +134,7 @@ describe('Postgres goes away and comes back', () => {
     const anyone = new Person(service.url);
     expect((await anyone.get('/readyz')).status).toBe(200);
     service.standIn.forget();
-    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 1_500 });
+    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 4_000 });
     const calls = startCalls(merchant);
     await until(() => runtimeCalls(service).length === CALLS);
     await cluster.down();
@@ -161,7 +161,7 @@ describe('Postgres goes away and comes back', () => {
     await using victim = await startServiceProcess(env);
     const person = atProcess(victim.url, merchant);
     service.standIn.forget();
-    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 1_500 });
+    service.standIn.fault({ service: 'bedrock-runtime', times: 'always', delayMs: 4_000 });
     const calls = startCalls(person);
     await until(() => runtimeCalls(service).length === CALLS);
     await cluster.down();

@@ -1,5 +1,6 @@
 /** The price book: what a file would change, its import once that was approved, and rating calls again. */
-import { diffPrices, writePriceFile } from '../src/ledger/price-file.ts';
+import { diffPrices } from '../src/ledger/price-diff.ts';
+import { writePriceFile } from '../src/ledger/price-file.ts';
 import { administrator } from './cli/admin-database.ts';
 import { atPriceDesk, importPrices, readPriceFile } from './cli/price-book.ts';
 import { readOrder } from './cli/prices-order.ts';

@@ -1,5 +1,5 @@
 import type { Rerated } from '../../src/ledger/price-admin-store.ts';
-import type { PriceChange, PriceDiff, PriceStep } from '../../src/ledger/price-file.ts';
+import type { PriceChange, PriceDiff, PriceStep } from '../../src/ledger/price-diff.ts';
 import { formatDollars, PRICE_KINDS } from '../../src/ledger/price.ts';
 import type { Price } from '../../src/ledger/price.ts';
 

@@ -8,7 +8,7 @@ import { startStandIn } from '../../test/aws/stand-in.ts';
 import { AWS } from '../../test/support/aws-keys.ts';
 import { createDatabase, dropDatabase, startEmbeddedPostgres } from '../../test/support/postgres.ts';
 import { environmentFor, registerServiceAccount } from '../../test/support/service-environment.ts';
-import { diffPrices } from '../../src/ledger/price-file.ts';
+import { diffPrices } from '../../src/ledger/price-diff.ts';
 import { atPriceDesk, importPrices, readPriceFile } from '../cli/price-book.ts';
 import { createOperatorKey } from '../operator-key.ts';
 

@@ -1,15 +1,11 @@
-import { createHash } from 'node:crypto';
 import { isBedrockRegion } from '../domain/region.ts';
-import { ANY_REGION, formatDollars, parseDollars, PRICE_KINDS, PROFILES, TIERS } from './price.ts';
-import type { Price, PriceKind, Profile, Tier } from './price.ts';
+import { quoted, readCsv } from './csv.ts';
+import type { CsvRecord } from './csv.ts';
 import { profileOf } from './price-book.ts';
-
-const KEY_COLUMNS = ['modelId', 'region', 'profile', 'tier', 'validFrom'] as const;
-const FACT_COLUMNS = ['contextTokens', 'maxOutputTokens', 'source', 'sourceDate'] as const;
-const COLUMNS = [...KEY_COLUMNS, ...PRICE_KINDS, ...FACT_COLUMNS] as const;
-type Column = (typeof COLUMNS)[number];
-type Row = Record<Column, string>;
-const EMPTY_ROW = Object.fromEntries(COLUMNS.map((column) => [column, ''])) as Row;
+import { COLUMNS, includes, KEY_COLUMNS, keyOf, priceOf, sorted, texts } from './price-row.ts';
+import type { Column, Row } from './price-row.ts';
+import { ANY_REGION, parseDollars, PRICE_KINDS, PROFILES, TIERS } from './price.ts';
+import type { Price, PriceKind } from './price.ts';
 
 const MODEL_ID = /^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){1,3}(:[a-z0-9-]{1,63}){0,2}$/;
 const MOMENT = /^20\d{2}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$/;
@@ -69,140 +65,10 @@ export function writePriceFile(prices: readonly Price[]): string {
   return [COLUMNS.join(','), ...lines, ''].join('\n');
 }
 
-/** One column that differs. Texts as in the file; empty means: has none. */
-export interface PriceChange {
-  column: Column;
-  from: string;
-  to: string;
-  /** For prices, to one decimal; absent where there was none, or 0. */
-  percent?: number;
-}
-
-/** A row of the new file, and what differs from the row before it. */
-export interface PriceStep {
-  price: Price;
-  changes: PriceChange[];
-}
-
-export interface PriceDiff {
-  /** Against the row each takes over from: of the same model, region, profile and tier, the latest one before it. */
-  added: PriceStep[];
-  /** Rows that keep their key and say something else. */
-  changed: PriceStep[];
-  removed: Price[];
-  /** SHA-256 in hex of all of the above. Who approves a diff repeats it, and so approves this one and no other. */
-  digest: string;
-}
-
-/** What changes when `next` takes the place of `current`. The order of rows means nothing. */
-export function diffPrices(current: readonly Price[], next: readonly Price[]): PriceDiff {
-  const [before, after] = [sorted(current), sorted(next)];
-  const old = new Map(before.map((entry) => [entry.key, entry]));
-  const kept = new Set(after.map((entry) => entry.key));
-  const added = after
-    .filter((entry) => !old.has(entry.key))
-    .map((entry) => stepOf(predecessor(entry, after), entry));
-  const changed = after
-    .filter((entry) => old.has(entry.key))
-    .map((entry) => stepOf(old.get(entry.key), entry))
-    .filter((step) => step.changes.length > 0);
-  const removed = before.filter((entry) => !kept.has(entry.key)).map((entry) => entry.price);
-  const told = [...[added, changed].map((steps) => steps.map(toldStep)), removed.map(texts)];
-  const digest = createHash('sha256').update(JSON.stringify(told)).digest('hex');
-  return { added, changed, removed, digest };
-}
-
-/** Texts and numbers in one order, whatever made the objects. */
-function toldStep({ price, changes }: PriceStep): unknown[] {
-  return [texts(price), changes.map(({ column, from, to, percent }) => [column, from, to, percent])];
-}
-
-interface Entry {
-  price: Price;
-  row: Row;
-  key: string;
-}
-
-/** In the order of their keys: model, region, profile, tier, moment. */
-function sorted(prices: readonly Price[]): Entry[] {
-  const entries = prices.map((price) => {
-    const row = rowOfPrice(price);
-    return { price, row, key: keyOf(row) };
-  });
-  return entries.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
-}
-
-/** Of texts without spaces, the moment always to the millisecond: equal keys are equal, and greater ones of a series are later. */
-function keyOf(row: Row): string {
-  const moment = row.validFrom.replace(/(:\d\d)Z$/, '$1.000Z');
-  return [row.modelId, row.region, row.profile, row.tier, moment].join(' ');
-}
-
-/** The row that `entry` takes over from. */
-function predecessor(entry: Entry, all: readonly Entry[]): Entry | undefined {
-  const series = ({ key }: Entry) => key.slice(0, key.lastIndexOf(' '));
-  return all.findLast((other) => other.key < entry.key && series(other) === series(entry));
-}
-
-function stepOf(before: Entry | undefined, { price, row }: Entry): PriceStep {
-  const changes = COLUMNS.filter((column) => column !== 'validFrom' || before === undefined)
-    .map((column) => ({ column, from: before?.row[column] ?? '', to: row[column] }))
-    .filter((change) => change.from !== change.to)
-    .map((change) => ({ ...change, ...percentOf(change) }));
-  return { price, changes };
-}
-
-function percentOf({ column, from, to }: PriceChange): { percent?: number } {
-  const [before, after] = includes(PRICE_KINDS, column) ? [parseDollars(from), parseDollars(to)] : [];
-  if (!before || after === undefined) return {};
-  // Twice the permille, to round half away from 0.
-  const twice = (2000n * (after - before)) / before;
-  return { percent: Number((twice + (twice < 0n ? -1n : 1n)) / 2n) / 10 };
-}
-
-function texts(price: Price): string[] {
-  const row = rowOfPrice(price);
-  return COLUMNS.map((column) => row[column]);
-}
-
-function rowOfPrice(price: Price): Row {
-  const { modelId, region, profile, tier, source, sourceDate } = price;
-  const prices = Object.entries(price.nanoUsdPerMillion).map(([kind, nano]) => [kind, formatDollars(nano)]);
-  return {
-    ...EMPTY_ROW,
-    ...(Object.fromEntries(prices) as Partial<Row>),
-    ...{ modelId, region, profile, tier, source, sourceDate },
-    validFrom: new Date(price.validFromMs).toISOString().replace('.000Z', 'Z'),
-    contextTokens: String(price.contextTokens ?? ''),
-    maxOutputTokens: String(price.maxOutputTokens ?? ''),
-  };
-}
-
-/** @param row without problems. */
-function priceOf(row: Row): Price {
-  const prices = PRICE_KINDS.map((kind) => [kind, parseDollars(row[kind])] as const);
-  return {
-    modelId: row.modelId,
-    region: row.region,
-    profile: row.profile as Profile,
-    tier: row.tier as Tier,
-    validFromMs: Date.parse(row.validFrom),
-    nanoUsdPerMillion: Object.fromEntries(prices.filter(([, nano]) => nano !== undefined)),
-    ...(row.contextTokens !== '' && { contextTokens: Number(row.contextTokens) }),
-    ...(row.maxOutputTokens !== '' && { maxOutputTokens: Number(row.maxOutputTokens) }),
-    source: row.source,
-    sourceDate: row.sourceDate,
-  };
-}
-
 /** A day that the calendar has: Date.parse takes February 30 for March 2. */
 function isDate(text: string): boolean {
   const ms = Date.parse(text);
   return !Number.isNaN(ms) && new Date(ms).toISOString().startsWith(text.slice(0, 10));
-}
-
-function includes<T extends string>(list: readonly T[], text: string): text is T {
-  return (list as readonly string[]).includes(text);
 }
 
 function unless(fine: boolean, problem: string): string | undefined {
@@ -253,52 +119,6 @@ function headerProblems({ line, fields, broken }: CsvRecord): string[] {
     ...twice.map((name) => `${at}, column ${name}: is named twice`),
     ...COLUMNS.filter((name) => !fields.includes(name)).map((name) => `${at}, column ${name}: is missing`),
   ];
-}
-
-interface CsvRecord {
-  /** Where it begins, from 1. */
-  line: number;
-  fields: string[];
-  /** A quote stands where none may: the rest of the line was skipped. */
-  broken: boolean;
-}
-
-/** One field and what ends it. In quotes, quotes inside are doubled. */
-const FIELD = /(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n]*))(,|\r?\n|$)/y;
-const REST_OF_LINE = /[^\n]*\n?/y;
-
-/** Records of a CSV text; empty lines are none. A byte order mark, which spreadsheets write, is not part of the first field. */
-function readCsv(text: string): CsvRecord[] {
-  const records: CsvRecord[] = [];
-  let line = 1;
-  let at = text.startsWith('\uFEFF') ? 1 : 0;
-  while (at < text.length) {
-    const { fields, end, broken } = readRecord(text, at);
-    if (broken || fields.length > 1 || fields[0] !== '') records.push({ line, fields, broken });
-    line += text.slice(at, end).split('\n').length - 1;
-    at = end;
-  }
-  return records;
-}
-
-function readRecord(text: string, start: number): { fields: string[]; end: number; broken: boolean } {
-  const fields: string[] = [];
-  for (let at = start; ; at = FIELD.lastIndex) {
-    FIELD.lastIndex = at;
-    const match = FIELD.exec(text);
-    if (match === null) {
-      REST_OF_LINE.lastIndex = at;
-      REST_OF_LINE.test(text);
-      return { fields, end: REST_OF_LINE.lastIndex, broken: true };
-    }
-    const [, inQuotes, bare = '', separator] = match;
-    fields.push(inQuotes?.replaceAll('""', '"') ?? bare);
-    if (separator !== ',') return { fields, end: FIELD.lastIndex, broken: false };
-  }
-}
-
-function quoted(field: string): string {
-  return /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
 }
 
 /** The row, or why it is none. */

@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { PriceBook } from '../../src/ledger/price-book.ts';
-import { diffPrices, parsePriceFile, writePriceFile } from '../../src/ledger/price-file.ts';
+import { diffPrices } from '../../src/ledger/price-diff.ts';
+import { parsePriceFile, writePriceFile } from '../../src/ledger/price-file.ts';
 import { formatDollars, parseDollars, PRICE_KINDS, PROFILES, TIERS } from '../../src/ledger/price.ts';
 import type { Price, PriceKind } from '../../src/ledger/price.ts';
 

@@ -1,10 +1,11 @@
 import type { Actor, AuditEntry } from '../domain/audit.ts';
-import type { CredentialKind } from '../domain/credential.ts';
+import type { CredentialKind, CredentialState } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { Credential as Row } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
+import { assertActive } from './credential-state.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
 
@@ -72,7 +73,7 @@ export class CredentialStore {
     return this.inTransaction(merchantId, async (tx) => {
       const defaultId = await defaultOf(merchantId, tx);
       const rows = await tx.credential.findMany({
-        where: { merchantId, state: 'active' },
+        where: { merchantId, state: { not: 'deleted' } },
         orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
       });
       return rows.map((row) => toStored(row, defaultId));
@@ -82,7 +83,9 @@ export class CredentialStore {
   /** @throws ServiceError credential.not_found, also for deleted ones and those of another merchant. */
   get(merchantId: MerchantId, credentialId: CredentialId): Promise<StoredCredential> {
     return this.inTransaction(merchantId, async (tx) => {
-      const row = await tx.credential.findFirst({ where: { merchantId, id: credentialId, state: 'active' } });
+      const row = await tx.credential.findFirst({
+        where: { merchantId, id: credentialId, state: { not: 'deleted' } },
+      });
       if (row === null) throw notFound();
       return toStored(row, await defaultOf(merchantId, tx));
     });
@@ -90,20 +93,21 @@ export class CredentialStore {
 
   /**
    * What a call needs to know before the secret is opened. Asked for every call, so that no cache decides what is current.
-   * @throws ServiceError credential.not_found
+   * @throws ServiceError credential.not_found | credential.not_usable when it is not active
    */
   current(merchantId: MerchantId, credentialId: CredentialId): Promise<CurrentVersion> {
     return this.inTransaction(merchantId, async (tx) => {
       const row = await tx.credential.findFirst({
-        where: { merchantId, id: credentialId, state: 'active' },
-        select: { currentVersion: true, region: true, accountId: true },
+        where: { merchantId, id: credentialId, state: { not: 'deleted' } },
+        select: { state: true, currentVersion: true, region: true, accountId: true },
       });
       if (row === null) throw notFound();
+      assertActive(row.state as CredentialState);
       return { version: row.currentVersion, region: row.region, accountId: row.accountId ?? undefined };
     });
   }
 
-  /** @throws ServiceError credential.not_found */
+  /** @throws ServiceError credential.not_found | credential.not_usable */
   async setDefault(
     merchantId: MerchantId,
     tx: CredentialTx,
@@ -111,8 +115,7 @@ export class CredentialStore {
     credentialId: CredentialId,
   ): Promise<void> {
     await appendAudit(tx, merchantId, entry(actor, 'credential.made_default', credentialId));
-    const found = await tx.credential.count({ where: { merchantId, id: credentialId, state: 'active' } });
-    if (found === 0) throw notFound();
+    assertActive(await stateOf(merchantId, tx, credentialId));
     await tx.merchant.updateMany({
       where: { id: merchantId },
       data: { defaultCredentialId: credentialId },
@@ -121,7 +124,7 @@ export class CredentialStore {
 
   /**
    * Writes that a secret is about to be opened, and gives out the wrapped key only with that record committed.
-   * @throws ServiceError credential.not_found, or credential.not_usable when the version is not the current one any more.
+   * @throws ServiceError credential.not_found, or credential.not_usable when it is not active or the version is not the current one any more.
    */
   recordOpening(
     merchantId: MerchantId,
@@ -131,8 +134,7 @@ export class CredentialStore {
   ): Promise<SealedVersion> {
     return this.inTransaction(merchantId, async (tx) => {
       await appendAudit(tx, merchantId, entry(actor, 'credential.opened', credentialId, { version }));
-      const active = await tx.credential.count({ where: { merchantId, id: credentialId, state: 'active' } });
-      if (active === 0) throw notFound();
+      assertActive(await stateOf(merchantId, tx, credentialId));
       const row = await tx.credentialVersion.findFirst({
         where: { merchantId, credentialId, version, state: 'current' },
       });
@@ -159,7 +161,7 @@ export class CredentialStore {
       await appendAudit(tx, merchantId, { ...tested, outcome: test.outcome });
       const changed = await tx.$executeRaw`
         UPDATE credentials SET tested_at = clock_timestamp(), test_result = ${test.result}
-        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state = 'active'`;
+        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state <> 'deleted'`;
       if (changed === 0) throw notFound();
     });
   }
@@ -175,7 +177,7 @@ export class CredentialStore {
       await appendAudit(tx, merchantId, entry(actor, 'credential.deleted', credentialId));
       const deleted = await tx.$executeRaw`
         UPDATE credentials SET state = 'deleted', deleted_at = clock_timestamp()
-        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state = 'active'`;
+        WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND state <> 'deleted'`;
       if (deleted === 0) throw notFound();
       await tx.merchant.updateMany({
         where: { id: merchantId, defaultCredentialId: credentialId },
@@ -188,6 +190,16 @@ export class CredentialStore {
       return [...new Set(destroyed.map((version) => version.secret_name))];
     });
   }
+}
+
+/** @throws ServiceError credential.not_found */
+async function stateOf(merchantId: MerchantId, tx: CredentialTx, id: CredentialId): Promise<CredentialState> {
+  const row = await tx.credential.findFirst({
+    where: { merchantId, id, state: { not: 'deleted' } },
+    select: { state: true },
+  });
+  if (row === null) throw notFound();
+  return row.state as CredentialState;
 }
 
 async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<string | null> {
@@ -203,6 +215,7 @@ function toStored(row: Row, defaultId: string | null): StoredCredential {
     id: row.id as CredentialId,
     name: row.name,
     kind: row.kind as CredentialKind,
+    state: row.state as CredentialState,
     region: row.region,
     accountId: row.accountId ?? undefined,
     principalArn: row.principalArn ?? undefined,

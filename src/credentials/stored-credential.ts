@@ -1,4 +1,4 @@
-import type { CredentialKind } from '../domain/credential.ts';
+import type { CredentialKind, CredentialState } from '../domain/credential.ts';
 import type { ErrorCode } from '../domain/errors.ts';
 import type { CredentialId } from '../domain/ids.ts';
 
@@ -7,6 +7,7 @@ export interface StoredCredential {
   id: CredentialId;
   name: string;
   kind: CredentialKind;
+  state: CredentialState;
   region: string;
   /** Pinned when it was stored; undefined for Bedrock API keys, whose account AWS does not tell. */
   accountId: string | undefined;

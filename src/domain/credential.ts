@@ -8,6 +8,13 @@ export type CredentialSource = (typeof CREDENTIAL_SOURCES)[number];
 export const CREDENTIAL_KINDS = ['access-key', 'bedrock-api-key'] as const;
 export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
 
+/**
+ * Only an `active` credential signs calls. `pending` waits for its proof, `unsafe` failed it, `frozen` was stopped and can be thawed.
+ * Deleted ones are not shown.
+ */
+export const CREDENTIAL_STATES = ['pending', 'active', 'unsafe', 'frozen'] as const;
+export type CredentialState = (typeof CREDENTIAL_STATES)[number];
+
 /** An AWS key pair. `accessKeyId` is an identifier, not a secret, but is shown only as prefix and last four. */
 export interface AccessKey {
   kind: 'access-key';

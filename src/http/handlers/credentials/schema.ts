@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { StoredCredential } from '../../../credentials/stored-credential.ts';
 import { CREDENTIAL_FIELDS } from '../../../domain/credential-choice.ts';
+import { CREDENTIAL_KINDS, CREDENTIAL_STATES } from '../../../domain/credential.ts';
 import type { AwsCredential } from '../../../domain/credential.ts';
 import { ServiceError } from '../../../domain/errors.ts';
 import { parseCredentialId } from '../../../domain/ids.ts';
@@ -45,7 +46,8 @@ export function materialOf(body: NewCredential): AwsCredential {
 export const credentialReply = z.object({
   id: z.string(),
   name: z.string(),
-  kind: z.enum(['access-key', 'bedrock-api-key']),
+  kind: z.enum(CREDENTIAL_KINDS),
+  state: z.enum(CREDENTIAL_STATES),
   region: z.string(),
   accountId: z.string().nullable(),
   principalArn: z.string().nullable(),

@@ -1,0 +1,14 @@
+import type { CredentialState } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+
+const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
+  pending: 'This credential waits for its proof. Activate it first.',
+  unsafe:
+    'This credential failed its proof and is not used. Mend what GET /credentials/:cid names, and activate it again.',
+  frozen: 'This credential is frozen. Thaw it, or name another one.',
+};
+
+/** @throws ServiceError credential.not_usable */
+export function assertActive(state: CredentialState): void {
+  if (state !== 'active') throw new ServiceError('credential.not_usable', NOT_ACTIVE[state]);
+}

@@ -18,7 +18,7 @@ function iamAction(service: Service, operation: string): string {
 /**
  * Refuses what the key's `deny` list names and what its session policy does not allow.
  * GetCallerIdentity needs no permission, at AWS either.
- * @throws AwsError AccessDeniedException (AccessDenied on STS)
+ * @throws AwsError AccessDeniedException (AccessDenied on STS and IAM)
  */
 export function authorize(
   signer: Signer,
@@ -40,7 +40,7 @@ export function authorize(
 export function accessDenied(service: Service, message: string): AwsError {
   const json11 = service === 'kms' || service === 'secretsmanager' || service === 'logs';
   return new AwsError(
-    service === 'sts' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
+    service === 'sts' || service === 'iam' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
     message,
     {
       status: json11 ? 400 : 403,

@@ -1,6 +1,7 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
+import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
@@ -63,5 +64,11 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  const iamKeys = buildIamKeys(config, { clock });
+  return { iamKeys, vault, sessions, resolver, closers: [resolver, opened, sealed] };
+}
+
+/** The access keys of merchants' own IAM users. */
+function buildIamKeys({ endpointIam: endpoint }: Config, { clock }: Pick<Base, 'clock'>) {
+  return new AwsIamKeys({ clock, ...(endpoint && { endpoint }) });
 }

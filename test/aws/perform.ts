@@ -65,7 +65,7 @@ function compute({ request, route, requestId, signer }: Visit, world: World): An
 }
 
 function unknownOperation({ service, operation }: Route): AwsError {
-  if (service === 'sts')
+  if (service === 'sts' || service === 'iam')
     return new AwsError('InvalidAction', `Could not find operation ${operation}`, { status: 400 });
   const rest = service === 'bedrock' || service === 'bedrock-runtime';
   return new AwsError('UnknownOperationException', `The stand-in knows no operation here (${operation}).`, {

@@ -31,7 +31,7 @@ export interface StandInOptions {
 
 /** A pretended AWS on one loopback port. For tests and demonstrations; nothing in src/ may know it. */
 export interface StandIn extends AsyncDisposable {
-  /** `http://127.0.0.1:PORT`, the endpoint of all seven services, over HTTP/1.1 and cleartext HTTP/2. */
+  /** `http://127.0.0.1:PORT`, the endpoint of all eight services, over HTTP/1.1 and cleartext HTTP/2. */
   readonly url: string;
   /** Oldest first; entries of requests under way change until their outcome is known. */
   readonly journal: readonly JournalEntry[];
@@ -39,6 +39,8 @@ export interface StandIn extends AsyncDisposable {
   addAccessKey(key: AccessKey): void;
   addBedrockApiKey(key: BedrockApiKey): void;
   addRole(role: Role): void;
+  /** Milliseconds before a key that IAM makes from now on is accepted; 0 at the start. */
+  setNewKeyDelay(ms: number): void;
   addKmsKey(key: KmsKeyInput): { arn: string };
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
@@ -83,6 +85,9 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     addRole: (role) => {
       world.roles.add(role);
     },
+    setNewKeyDelay: (ms) => {
+      world.newKeyDelayMs.value = ms;
+    },
     addKmsKey: (key) => world.kms.add(key),
     setKmsKeyState: (id, state) => {
       world.kms.setState(id, state);
@@ -119,6 +124,7 @@ function buildHouse(journalFile: string | undefined): House {
       kms: new KmsKeys(),
       secrets: new SecretShelf(),
       logs: new LogBook(journal),
+      newKeyDelayMs: { value: 0 },
     },
     faults: new FaultBook(),
     journal,

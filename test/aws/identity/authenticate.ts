@@ -75,7 +75,8 @@ function bearer(token: string, keys: KeyRing): Signer {
 
 function knownKey(request: AwsRequest, service: Service, key: AccessKey | undefined): AccessKey {
   const tokenFits = key?.sessionToken === request.headers['x-amz-security-token'];
-  if (!key || key.state === 'deactivated' || !tokenFits) {
+  const known = key !== undefined && (key.validFromMs ?? 0) <= Date.now();
+  if (!known || key.state === 'deactivated' || !tokenFits) {
     throw authError(service, 'unknown', 'The security token included in the request is invalid.');
   }
   return key;

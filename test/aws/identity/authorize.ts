@@ -19,7 +19,7 @@ function iamAction(service: Service, operation: string): string {
 /**
  * Refuses what the key's `deny` list names, and what its own policy or that of its session does not allow.
  * GetCallerIdentity needs no permission, at AWS either.
- * @throws AwsError AccessDeniedException (AccessDenied on STS)
+ * @throws AwsError AccessDeniedException (AccessDenied on STS and IAM)
  */
 export function authorize(
   signer: Signer,
@@ -58,7 +58,7 @@ function articled(kind: string): string {
 export function accessDenied(service: Service, message: string): AwsError {
   const json11 = service === 'kms' || service === 'secretsmanager' || service === 'logs';
   return new AwsError(
-    service === 'sts' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
+    service === 'sts' || service === 'iam' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
     message,
     {
       status: json11 ? 400 : 403,

@@ -21,6 +21,10 @@ export interface AccessKey {
   sessionPolicy?: SessionPolicy | undefined;
   /** Epoch milliseconds after which the key counts as expired. */
   expiresAtMs?: number;
+  /** Epoch milliseconds before which AWS does not know the key yet; set by CreateAccessKey. */
+  validFromMs?: number;
+  /** Epoch milliseconds; default: when it was first registered. */
+  createdAtMs?: number;
 }
 
 /** A Bedrock API key (bearer token). Its region is not on the wire of a loopback address, so it is declared here. */
@@ -55,7 +59,8 @@ export class KeyRing {
   readonly #apiKeys = new Map<string, BedrockApiKey>();
 
   addAccessKey(key: AccessKey): void {
-    this.#accessKeys.set(key.accessKeyId, { ...key });
+    const createdAtMs = key.createdAtMs ?? this.#accessKeys.get(key.accessKeyId)?.createdAtMs ?? Date.now();
+    this.#accessKeys.set(key.accessKeyId, { ...key, createdAtMs });
   }
 
   addApiKey(key: BedrockApiKey): void {
@@ -64,6 +69,15 @@ export class KeyRing {
 
   accessKey(accessKeyId: string): AccessKey | undefined {
     return this.#accessKeys.get(accessKeyId);
+  }
+
+  /** In the order in which they were first registered. */
+  all(): readonly AccessKey[] {
+    return [...this.#accessKeys.values()];
+  }
+
+  removeAccessKey(accessKeyId: string): void {
+    this.#accessKeys.delete(accessKeyId);
   }
 
   apiKey(apiKey: string): BedrockApiKey | undefined {

@@ -1,17 +1,17 @@
 import { createApp } from './app.ts';
-import { AuditStore } from './audit/audit-store.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
 import type { Config } from './config/settings.ts';
 import type { Base } from './container/base.ts';
 import { buildCallers } from './container/callers.ts';
+import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
+
 import { systemClock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
-import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { Sharpening } from './gateway/sharpen.ts';
@@ -61,7 +61,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
-  const { closers, ...credentials } = buildCredentials(config, secrets, base);
+  const { closers, identity, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
@@ -75,12 +75,18 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ledger,
     merchants,
   });
+  const { probes, calls } = buildCalls(config, base, {
+    ...credentials,
+    identity,
+    admission,
+    answers,
+    models,
+    runtime,
+  });
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(admission, runtime, answers, config),
     health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
@@ -91,6 +97,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     priceStore: new PriceStore(database),
+    ...calls,
     ...credentials,
     unknown,
     usage: new UsageStore(database),
@@ -113,6 +120,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       runtime,
       bounds.modelsBehind,
       models,
+      probes,
       ...closers,
       merchants,
       database,

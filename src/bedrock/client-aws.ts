@@ -28,7 +28,7 @@ const CONTROL: Shape = { method: 'GET', path: /^\/[a-z-]+\/[^/]+$/ };
 const LISTS: Shape = {
   method: 'GET',
   path: /^\/(foundation-models|inference-profiles|foundation-model-availability\/[^/]+)$/,
-  query: ['maxResults', 'nextToken', 'type', 'byOutputModality'],
+  query: ['maxResults', 'nextToken', 'type'],
 };
 const LOG_GROUP: Shape = { method: 'POST', path: /^\/$/, service: 'logs' };
 const LOG_BUCKET: Shape = {

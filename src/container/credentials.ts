@@ -63,5 +63,5 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  return { vault, sessions, resolver, identity, closers: [resolver, opened, sealed] };
 }

@@ -11,7 +11,6 @@ import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
 
 import { systemClock } from './domain/clock.ts';
-import { Admission } from './gateway/admission.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { Sharpening } from './gateway/sharpen.ts';
@@ -61,39 +60,27 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
-  const { closers, identity, ...credentials } = buildCredentials(config, secrets, base);
+  const { closers, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
-  const { answers, ledger, ...books } = await buildLedger(config, secrets, base);
+  const { ledger, ...books } = await buildLedger(config, secrets, base);
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
-  const { runtime, models, ...bounds } = buildBedrock(config, base);
-  const { prices, spool } = books;
-  const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
-  const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
-    ...credentials,
-    ledger,
-    merchants,
-  });
-  const { probes, calls } = buildCalls(config, base, {
-    ...credentials,
-    identity,
-    admission,
-    answers,
-    models,
-    runtime,
-  });
+  const bedrock = buildBedrock(config, base);
+  const parts = { ...credentials, ...bedrock, ...books, ledger, merchants };
+  const { probes, calls } = buildCalls(config, base, parts);
+  const { unknown, reconciler, reconciling } = buildReconciler(config, base, parts);
   const services: Services = {
     apiKeys,
     apiKeyStore,
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    health: healthOf(database, spool),
+    health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
     logger,
     merchants,
     merchantStore,
-    models,
+    models: bedrock.models,
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     priceStore: new PriceStore(database),
@@ -116,10 +103,10 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     closers: [
       ...reconciling,
       deliverer,
-      ...(spool ? [spool] : []),
-      runtime,
-      bounds.modelsBehind,
-      models,
+      ...(books.spool ? [books.spool] : []),
+      bedrock.runtime,
+      bedrock.modelsBehind,
+      bedrock.models,
       probes,
       ...closers,
       merchants,

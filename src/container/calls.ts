@@ -5,7 +5,8 @@ import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
 import type { Config } from '../config/settings.ts';
 import { EnvironmentTest } from '../gateway/environment-test.ts';
 import type { EnvironmentTestParts } from '../gateway/environment-test.ts';
-import type { Admission } from '../gateway/admission.ts';
+import { Admission } from '../gateway/admission.ts';
+import type { AdmissionParts } from '../gateway/admission.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import type { KeptAnswers } from '../gateway/kept-answers.ts';
 import { PermissionCell } from '../gateway/permission-cell.ts';
@@ -20,9 +21,9 @@ const LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs:
 const TEST_MS = 25_000;
 const STEP_MS = 10_000;
 
-type Parts = Pick<PermissionTestParts, 'resolver' | 'identity'> &
+type Parts = Omit<AdmissionParts, 'totalTimeoutMs'> &
+  Pick<PermissionTestParts, 'identity'> &
   Pick<EnvironmentTestParts, 'vault'> & {
-    admission: Admission;
     answers: KeptAnswers;
     runtime: BedrockRuntime;
     models: BedrockModels;
@@ -31,7 +32,8 @@ type Parts = Pick<PermissionTestParts, 'resolver' | 'identity'> &
 /** The way of paid calls, and what tells a merchant how far along that way it gets. */
 export function buildCalls(config: Config, { database }: Pick<Base, 'database'>, parts: Parts) {
   const { endpointBedrock, enabledRegions } = config;
-  const { admission, answers, models, runtime } = parts;
+  const { answers, models, runtime } = parts;
+  const admission = new Admission({ ...parts, totalTimeoutMs: config.totalTimeoutMs });
   const audit = new AuditStore(database);
   const gateway = new Gateway(admission, runtime, answers, config);
   const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock });

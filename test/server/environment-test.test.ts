@@ -81,7 +81,9 @@ test.each<[string, () => void, string, string[]]>([
   ],
   [
     'keys that AWS does not know',
-    () => service.standIn.addAccessKey({ ...AWS.merchantA, state: 'deactivated' }),
+    () => {
+      service.standIn.addAccessKey({ ...AWS.merchantA, state: 'deactivated' });
+    },
     'credential.refused_by_aws',
     ['vault ok', 'region ok', 'credential failed', 'bedrock skipped'],
   ],

@@ -9,6 +9,7 @@ import { HTTP } from './http.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
+import { PERMISSIONS } from './permissions.ts';
 import { PRICES } from './prices.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
@@ -28,6 +29,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...AUDIT,
   ...HTTP,
   ...LIMITS,
+  ...PERMISSIONS,
   ...PRICES,
   ...USAGE,
   ...OUTAGES,

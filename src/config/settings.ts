@@ -66,6 +66,12 @@ export const SETTINGS = {
     list.pipe(z.array(region).min(1)),
     BEDROCK_REGIONS.join(','),
   ),
+  vaultTimeoutMs: setting(
+    'VAULT_TIMEOUT_MS',
+    'Milliseconds. For one attempt at KMS, Secrets Manager or STS. Of the first two three are made, of STS two.',
+    integer(50, 60_000),
+    '3000',
+  ),
   endpointBedrockRuntime: optional(
     'ENDPOINT_BEDROCK_RUNTIME',
     'Replaces the endpoint of Bedrock runtime in every region, e.g. a VPC endpoint.',
@@ -187,6 +193,12 @@ export const SETTINGS = {
     'Milliseconds. How long a stored credential stays open in memory.',
     integer(0, 3_600_000),
     '300000',
+  ),
+  openedCredentialsStaleMs: setting(
+    'OPENED_CREDENTIALS_STALE_MS',
+    'Milliseconds. How much longer it may be used while KMS or Secrets Manager does not answer and the database says that it is still current. 0 turns that off.',
+    integer(0, 3_600_000),
+    '900000',
   ),
   rememberedMax: setting(
     'REMEMBERED_MAX',

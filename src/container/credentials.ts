@@ -21,18 +21,21 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   const identity = new AwsIdentityCheck({
     regions: config.enabledRegions,
     endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
+    requestTimeoutMs: config.vaultTimeoutMs,
   });
   const sealed = new AwsSecretVault({
     region: config.awsRegion,
     environment: config.deployment,
     kmsKeyId: config.vaultKmsKeyId,
     endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
+    requestTimeoutMs: config.vaultTimeoutMs,
     ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
   });
   const opened = new OpenedCache({
     clock,
     max: config.openedCredentialsMax,
     ttlMs: config.openedCredentialsTtlMs,
+    staleMs: config.openedCredentialsStaleMs,
   });
   const vault = new Vault({
     store: new CredentialStore(database),

@@ -13,7 +13,7 @@ export interface AwsIdentityCheckOptions {
   regions: readonly string[];
   /** In place of AWS's own, for all regions, e.g. VPC endpoints. */
   endpoints?: { sts?: string; bedrock?: string };
-  /** Of one attempt; two are made. Default 5_000. */
+  /** Of one attempt; two are made. Default 3_000. */
   requestTimeoutMs?: number;
 }
 
@@ -64,7 +64,7 @@ export class AwsIdentityCheck implements IdentityCheck {
 
   #target(service: 'sts' | 'bedrock', region: string) {
     const endpoint = this.#options.endpoints?.[service] ?? `https://${service}.${region}.amazonaws.com`;
-    return { region, endpoint, maxAttempts: 2, requestTimeoutMs: this.#options.requestTimeoutMs ?? 5_000 };
+    return { region, endpoint, maxAttempts: 2, requestTimeoutMs: this.#options.requestTimeoutMs ?? 3_000 };
   }
 }
 

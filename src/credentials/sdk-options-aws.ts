@@ -88,6 +88,8 @@ class PinnedHandler extends NodeHttpHandler {
       connectionTimeout: Math.min(3_000, target.requestTimeoutMs),
       requestTimeout: target.requestTimeoutMs,
       throwOnRequestTimeout: true,
+      // The one above ends at the headers; this one guards the body.
+      socketTimeout: target.requestTimeoutMs,
     };
     super(options);
     this.#endpoint = new URL(target.endpoint);

@@ -15,6 +15,7 @@ import type { EnvelopeContext } from './envelope.ts';
 import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
+import { VaultRefusal, VaultSilence } from './secret-vault.ts';
 import type { SealedVersion, SecretPlace, SecretVault } from './secret-vault.ts';
 
 export interface AwsSecretVaultOptions {
@@ -28,7 +29,7 @@ export interface AwsSecretVaultOptions {
   endpoints?: { kms?: string; secretsManager?: string };
   /** The service's own keys; without them the SDK finds its workload identity. */
   serviceCredentials?: AccessKey;
-  /** Of one attempt; three are made. Default 5_000. */
+  /** Of one attempt; three are made. Default 3_000. */
   requestTimeoutMs?: number;
 }
 
@@ -40,7 +41,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
   readonly #environment: string;
 
   constructor(options: AwsSecretVaultOptions) {
-    const { region, endpoints, serviceCredentials, requestTimeoutMs = 5_000 } = options;
+    const { region, endpoints, serviceCredentials, requestTimeoutMs = 3_000 } = options;
     if (!isBedrockRegion(region)) throw new TypeError('the region of the vault is not a known one');
     if (!/^[a-z0-9-]{1,32}$/.test(options.environment))
       throw new TypeError('the environment must be short and plain: it names secrets');
@@ -73,9 +74,8 @@ export class AwsSecretVault implements SecretVault, Disposable {
       plaintext = open(envelope, dataKey, context);
       return decodeMaterial(plaintext);
     } catch (error) {
-      throw unreadable(
-        error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form'),
-      );
+      const altered = error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form');
+      throw new VaultRefusal('credential', altered);
     } finally {
       plaintext?.fill(0);
       dataKey.fill(0);
@@ -179,15 +179,16 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 }
 
-/** Both at once; a data key that arrives after the other call failed is wiped, not left. */
+/**
+ * Both at once; a data key that arrives after the other call failed is wiped, not left. A refusal of one counts more than silence of the other.
+ */
 async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Promise<[Buffer, Buffer]> {
   const [dataKey, envelope] = await Promise.allSettled([unwrapping, reading]);
-  if (dataKey.status === 'rejected') throw dataKey.reason;
-  if (envelope.status === 'rejected') {
-    dataKey.value.fill(0);
-    throw envelope.reason;
-  }
-  return [dataKey.value, envelope.value];
+  if (dataKey.status === 'fulfilled' && envelope.status === 'fulfilled')
+    return [dataKey.value, envelope.value];
+  if (dataKey.status === 'fulfilled') dataKey.value.fill(0);
+  const failures = [dataKey, envelope].flatMap((half) => (half.status === 'rejected' ? [half.reason] : []));
+  throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
 }
 
 function notStored(call: string, error: unknown): ServiceError {
@@ -199,10 +200,23 @@ function notStored(call: string, error: unknown): ServiceError {
 
 function notOpened(call: string, error: unknown): ServiceError {
   const failure = describeAwsFailure(call, error);
-  return failure.kind === 'refused' && !OWN_IDENTITY.has(failure.name)
-    ? unreadable(failure.cause)
-    : notNow(failure, 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.');
+  const { kind, name, cause } = failure;
+  if (kind === 'refused' && !OWN_IDENTITY.has(name))
+    return new VaultRefusal(KEY_REFUSED.has(`${call} ${name}`) ? 'key' : 'credential', cause);
+  const detail = 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.';
+  const silent = kind === 'busy' || kind === 'unreachable';
+  return silent ? new VaultSilence(detail, { cause }) : notNow(failure, detail);
 }
+
+/** Of KMS: it is the key that cannot be used, whatever was to be unwrapped. */
+const KEY_REFUSED: ReadonlySet<string> = new Set(
+  [
+    'AccessDeniedException',
+    'DisabledException',
+    'KMSInvalidStateException',
+    'NotFoundException',
+  ].map((name) => `kms:Decrypt ${name}`),
+);
 
 /** AWS refused the service itself, so nothing was learned about the credential. */
 const OWN_IDENTITY: ReadonlySet<string> = new Set([
@@ -215,15 +229,6 @@ const OWN_IDENTITY: ReadonlySet<string> = new Set([
 
 function notNow(failure: AwsFailure, detail: string): ServiceError {
   return new ServiceError('vault.unavailable', detail, { cause: failure.cause, retryAfterSeconds: 5 });
-}
-
-function unreadable(cause: Error): ServiceError {
-  return new ServiceError(
-    'credential.unreadable',
-    'The vault refuses to open this stored credential: it was removed, its encryption key is disabled, or it was altered. ' +
-      'Nothing else was used in its place. Store the credential again and delete this one; the operator finds the cause under this request id.',
-    { cause },
-  );
 }
 
 function bytes(value: Uint8Array | undefined): Buffer {

@@ -74,7 +74,8 @@ export class AwsSecretVault implements SecretVault, Disposable {
       plaintext = open(envelope, dataKey, context);
       return decodeMaterial(plaintext);
     } catch (error) {
-      const altered = error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form');
+      const altered =
+        error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form');
       throw new VaultRefusal('credential', altered);
     } finally {
       plaintext?.fill(0);
@@ -210,12 +211,9 @@ function notOpened(call: string, error: unknown): ServiceError {
 
 /** Of KMS: it is the key that cannot be used, whatever was to be unwrapped. */
 const KEY_REFUSED: ReadonlySet<string> = new Set(
-  [
-    'AccessDeniedException',
-    'DisabledException',
-    'KMSInvalidStateException',
-    'NotFoundException',
-  ].map((name) => `kms:Decrypt ${name}`),
+  ['AccessDeniedException', 'DisabledException', 'KMSInvalidStateException', 'NotFoundException'].map(
+    (name) => `kms:Decrypt ${name}`,
+  ),
 );
 
 /** AWS refused the service itself, so nothing was learned about the credential. */

@@ -64,9 +64,7 @@ export class Database implements AsyncDisposable {
         },
         { maxWait: 3_000, timeout: timeoutMs ?? 10_000 },
       );
-    return translateDatabaseErrors(() =>
-      timeoutMs === undefined ? run() : withPatience(timeoutMs, run),
-    );
+    return translateDatabaseErrors(() => (timeoutMs === undefined ? run() : withPatience(timeoutMs, run)));
   }
 
   /**

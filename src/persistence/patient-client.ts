@@ -23,9 +23,12 @@ export function patientClient(statementTimeoutMs: number): new () => pg.ClientBa
   return class extends pg.Client {
     override query(...args: never[]): never {
       const limitMs = patience.getStore() ?? statementTimeoutMs;
-      const timer = setTimeout(() => {
-        hangUp(this);
-      }, limitMs + Math.min(MARGIN_MS, limitMs));
+      const timer = setTimeout(
+        () => {
+          hangUp(this);
+        },
+        limitMs + Math.min(MARGIN_MS, limitMs),
+      ).unref();
       const given = args.map((arg) => (typeof arg === 'function' ? stopping(timer, arg) : arg));
       const answer = (super.query as (...given: unknown[]) => unknown)(...given);
       if (answer instanceof Promise) void answer.finally(stopping(timer)).catch(() => undefined);

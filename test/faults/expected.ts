@@ -68,7 +68,11 @@ export function asMarkdown(): string[] {
     line(['What', 'How', ...CASES]),
     line(Array<string>(CASES.length + 2).fill('---')),
     ...EXPECTED.map(({ what, how, answers }) =>
-      line([what, how.length === HOWS.length ? 'all' : how.join(', '), ...CASES.map((name) => answers[name])]),
+      line([
+        what,
+        how.length === HOWS.length ? 'all' : how.join(', '),
+        ...CASES.map((name) => answers[name]),
+      ]),
     ),
   ];
 }

@@ -15,12 +15,12 @@ import type { Case, Dependency, How } from './expected.ts';
 const MODEL = 'amazon.nova-micro-v1:0';
 const SIX_MINUTES_MS = 360_000;
 
-/** One second stands for the three to six of production, so that a loaded machine does not take the well for the broken. */
+/** Two thirds of a second stand for three to five of production, so that a loaded machine does not take the well for the broken. */
 const SHORT = {
-  Postgres: { DATABASE_TIMEOUT_MS: '1000' },
-  KMS: { VAULT_TIMEOUT_MS: '1000' },
-  'Secrets Manager': { VAULT_TIMEOUT_MS: '1000' },
-  STS: { VAULT_TIMEOUT_MS: '1000' },
+  Postgres: { DATABASE_TIMEOUT_MS: '700' },
+  KMS: { VAULT_TIMEOUT_MS: '700' },
+  'Secrets Manager': { VAULT_TIMEOUT_MS: '700' },
+  STS: { VAULT_TIMEOUT_MS: '700' },
   Bedrock: { UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '2000' },
 } as const satisfies Record<Dependency, Record<string, string>>;
 
@@ -33,10 +33,10 @@ const ENDPOINTS = {
 
 /** Later than the limit above; Bedrock may take its time. Milliseconds. */
 const SLOW_MS: Record<Dependency, number> = {
-  Postgres: 2_500,
-  KMS: 1_500,
-  'Secrets Manager': 1_500,
-  STS: 1_500,
+  Postgres: 1_800,
+  KMS: 1_000,
+  'Secrets Manager': 1_000,
+  STS: 1_000,
   Bedrock: 300,
 };
 
@@ -152,7 +152,9 @@ export class FaultHouse implements AsyncDisposable {
   /** Rows by state; those still held are put past their deadline and swept, as time would do it. */
   async statesAfterDeadline(): Promise<Record<string, number>> {
     return onServer(this.service.database.adminUrl, async (client) => {
-      await client.query(`UPDATE calls SET deadline = clock_timestamp() - interval '1 second' WHERE state = 'held'`);
+      await client.query(
+        `UPDATE calls SET deadline = clock_timestamp() - interval '1 second' WHERE state = 'held'`,
+      );
       await client.query('SELECT ledger_sweep(1000)');
       const { rows } = await client.query<{ state: string; count: number }>(
         'SELECT state, count(*)::int AS count FROM calls GROUP BY state',
@@ -178,7 +180,8 @@ export class FaultHouse implements AsyncDisposable {
       const keyId = (name.startsWith('direct') ? AWS.merchantADirect : AWS.merchantA).accessKeyId;
       return { name, person, keyId, words, send };
     };
-    const by = (person: MerchantPerson, credential: object) => (words: string) => chat(person, words, credential);
+    const by = (person: MerchantPerson, credential: object) => (words: string) =>
+      chat(person, words, credential);
     return [
       cell('stored, never opened', stranger, by(stranger, { credentialId: stranger.credentialId })),
       cell('stored, open', settled, by(settled, { credentialId: settled.credentialId })),
@@ -204,7 +207,11 @@ export class FaultHouse implements AsyncDisposable {
     const road = roads[how];
     if (road !== undefined) await this.#proxy.set(road);
     else if (this.#what !== 'Postgres')
-      this.#fault = this.service.standIn.fault({ ...AWS_FAULTS[this.#what], ...saidByAws(how), times: 'always' });
+      this.#fault = this.service.standIn.fault({
+        ...AWS_FAULTS[this.#what],
+        ...saidByAws(how),
+        times: 'always',
+      });
   }
 
   async #mend(): Promise<void> {
@@ -224,7 +231,9 @@ export class FaultHouse implements AsyncDisposable {
         [requestId],
       );
       // A row that a slow Postgres wrote after all: nothing was sent for it, and its deadline ends it.
-      const states = calls.rows.map(({ state }) => state).filter((state) => this.#what !== 'Postgres' || state !== 'held');
+      const states = calls.rows
+        .map(({ state }) => state)
+        .filter((state) => this.#what !== 'Postgres' || state !== 'held');
       const all = [...states, ...(stale.rows.length > 0 ? ['stale'] : [])].join(', ');
       if (all === '') return '';
       return answer.status === 200 ? ` ${all}` : `, ${all}`;

@@ -60,7 +60,8 @@ export class FaultProxy implements AsyncDisposable {
     const before = this.#road.kind;
     this.#road = road;
     // A hole that ends answers what was said into it with a reset, as a firewall does that has forgotten the connection.
-    if (before === 'black hole' || road.kind === 'refused' || road.kind === 'postgres-error') this.#resetAll();
+    if (before === 'black hole' || road.kind === 'refused' || road.kind === 'postgres-error')
+      this.#resetAll();
     if (road.kind === 'refused') await new Promise((resolve) => this.#server.close(resolve));
     else if (!this.#server.listening) await listen(this.#server, this.port);
   }

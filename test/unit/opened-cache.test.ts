@@ -55,7 +55,10 @@ describe('opened credentials', () => {
     ];
     for (const [i, place] of places.entries()) await cache.get(place, by(opening(String(i)).open));
     for (const [i, place] of places.entries()) {
-      const kept = await cache.get(place, by(() => Promise.reject(new Error('opened again'))));
+      const kept = await cache.get(
+        place,
+        by(() => Promise.reject(new Error('opened again'))),
+      );
       expect(kept.kind === 'bedrock-api-key' && kept.apiKey.reveal()).toBe(String(i));
     }
   });
@@ -96,10 +99,12 @@ describe('opened credentials', () => {
       { merchantId: A, credentialId: TWO, version: 1 },
       { merchantId: B, credentialId: ONE, version: 1 },
     ];
-    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
+    for (const version of [1, 2])
+      await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
     for (const place of places) await cache.get(place, by(stays.open));
     cache.evict(A, ONE);
-    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
+    for (const version of [1, 2])
+      await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
     for (const place of places) await cache.get(place, by(stays.open));
     expect([gone.count, stays.count]).toEqual([4, 2]);
   });

@@ -188,7 +188,9 @@ async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Prom
   if (dataKey.status === 'fulfilled' && envelope.status === 'fulfilled')
     return [dataKey.value, envelope.value];
   if (dataKey.status === 'fulfilled') dataKey.value.fill(0);
-  const failures = [dataKey, envelope].flatMap((half) => (half.status === 'rejected' ? [half.reason] : []));
+  const failures = [dataKey, envelope].flatMap((half): unknown[] =>
+    half.status === 'rejected' ? [half.reason] : [],
+  );
   throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
 }
 

@@ -1,6 +1,8 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
+import { LeftoverStore } from '../credentials/leftover-store.ts';
+import { Leftovers } from '../credentials/leftovers.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
@@ -37,18 +39,24 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     ttlMs: config.openedCredentialsTtlMs,
     staleMs: config.openedCredentialsStaleMs,
   });
+  const leftoverStore = new LeftoverStore(database);
+  const onLeftover = (secretName: string, cause: unknown) => {
+    logger.warn('ciphertext left behind in Secrets Manager', { secretName, ...errorFields(cause) });
+  };
   const vault = new Vault({
     store: new CredentialStore(database),
+    leftovers: leftoverStore,
     secrets: sealed,
     identity,
     opened,
     clock,
-    onLeftover: (secretName, cause) => {
-      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
-        secretName,
-        ...errorFields(cause),
-      });
-    },
+    onLeftover,
+  });
+  const leftovers = new Leftovers({
+    store: leftoverStore,
+    secrets: sealed,
+    afterMs: config.leftoverSecretsAfterMs,
+    onLeftover,
   });
   const sessions = new Sessions({
     key: secrets.sessionKey,
@@ -66,5 +74,5 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  return { vault, sessions, resolver, leftovers, closers: [resolver, opened, sealed] };
 }

@@ -6,6 +6,7 @@ import type { Credential as Row } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import { assertActive } from './credential-state.ts';
+import { claimSecret } from './leftover-store.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
 
@@ -60,6 +61,7 @@ export class CredentialStore {
       select: { id: true },
     });
     const { kmsKeyArn, secretName, secretVersionId } = sealed;
+    await claimSecret(tx, secretName);
     const wrappedKey = Uint8Array.from(sealed.wrappedKey);
     const place = { merchantId, credentialId: id, version: 1 };
     await tx.credentialVersion.create({

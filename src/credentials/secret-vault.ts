@@ -48,8 +48,15 @@ export class VaultRefusal extends ServiceError {
  * Any one of the three alone opens nothing.
  */
 export interface SecretVault {
-  /** @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call. */
-  seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion>;
+  /**
+   * @param announce called with the secret's name before it is created; what it throws ends the sealing.
+   * @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call.
+   */
+  seal(
+    place: SecretPlace,
+    credential: AwsCredential,
+    announce: (secretName: string) => Promise<void>,
+  ): Promise<SealedVersion>;
   /**
    * @throws VaultSilence (try again), VaultRefusal (it will not get better by itself), ServiceError vault.unavailable (the service's own
    * identity was refused).

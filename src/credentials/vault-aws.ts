@@ -53,13 +53,24 @@ export class AwsSecretVault implements SecretVault, Disposable {
     this.#environment = options.environment;
   }
 
-  async seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+  async seal(
+    place: SecretPlace,
+    credential: AwsCredential,
+    announce: (secretName: string) => Promise<void>,
+  ): Promise<SealedVersion> {
     const context = this.#contextOf(place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
     try {
       const envelope = seal(plaintext, dataKey, { ...context });
-      return { wrappedKey, kmsKeyArn, ...(await this.#write(place, envelope)) };
+      const secretName = `mbk/${this.#environment}/${randomUUID()}/${place.credentialId}`;
+      await announce(secretName);
+      return {
+        wrappedKey,
+        kmsKeyArn,
+        secretName,
+        secretVersionId: await this.#write(place, secretName, envelope),
+      };
     } finally {
       plaintext.fill(0);
       dataKey.fill(0);
@@ -131,8 +142,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   /** The name holds no text of a user; the token makes a repeated attempt the same attempt. */
-  async #write({ merchantId, credentialId }: SecretPlace, envelope: Buffer) {
-    const secretName = `mbk/${this.#environment}/${randomUUID()}/${credentialId}`;
+  async #write({ merchantId, credentialId }: SecretPlace, secretName: string, envelope: Buffer) {
     const secretVersionId = randomUUID();
     try {
       await this.#secrets.send(
@@ -147,7 +157,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
           ],
         }),
       );
-      return { secretName, secretVersionId };
+      return secretVersionId;
     } catch (error) {
       throw notStored('secretsmanager:CreateSecret', error);
     }

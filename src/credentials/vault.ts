@@ -6,6 +6,7 @@ import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { newCredentialId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IdentityCheck } from './identity.ts';
+import type { LeftoverStore } from './leftover-store.ts';
 import { keyHint } from './material.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { OpenedCache } from './opened-cache.ts';
@@ -16,11 +17,12 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 
 export interface VaultParts {
   store: CredentialStore;
+  leftovers: LeftoverStore;
   secrets: SecretVault;
   identity: IdentityCheck;
   opened: OpenedCache;
   clock: Clock;
-  /** Told of ciphertexts that stayed behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
+  /** Told of ciphertexts that stay behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 
@@ -56,10 +58,13 @@ export class Vault {
    * Cost: one call each of STS (or Bedrock), KMS and Secrets Manager.
    */
   async prepare(merchantId: MerchantId, input: CredentialInput): Promise<PreparedCredential> {
-    const { store, secrets, identity, onLeftover } = this.#parts;
+    const { store, leftovers, secrets, identity, onLeftover } = this.#parts;
     const { accountId, arn } = await identity.checkCredential(input.material, input.region);
     const id = newCredentialId();
-    const sealed = await secrets.seal({ merchantId, credentialId: id, version: 1 }, input.material);
+    const place = { merchantId, credentialId: id, version: 1 };
+    const sealed = await secrets.seal(place, input.material, (secretName) =>
+      leftovers.announce({ merchantId, secretName }),
+    );
     const { kind } = input.material;
     const { name, region, makeDefault } = input;
     const row = {
@@ -72,7 +77,7 @@ export class Vault {
       keyHint: keyHint(input.material),
       sealed,
     };
-    return new PreparedCredential(merchantId, row, makeDefault, { store, secrets, onLeftover });
+    return new PreparedCredential(merchantId, row, makeDefault, { store, leftovers, secrets, onLeftover });
   }
 
   /**

@@ -61,7 +61,7 @@ async function useAll(): Promise<Record<string, string>> {
     said[`${source} identity`] = (await identity.checkCredential(key, 'us-east-1')).accountId ?? 'none';
   }
   await bytesOf(await runtime.send(newCall(bearer, { resolved: resolved(bearer, 'bearer') })));
-  const sealed = await vault.seal(place, SOURCES[0]?.[1] ?? service);
+  const sealed = await vault.seal(place, SOURCES[0]?.[1] ?? service, () => Promise.resolve());
   said['vault'] = (await vault.open(place, sealed)).kind;
   await vault.discard(sealed.secretName, 'now');
   return said;

@@ -12,13 +12,14 @@ CREATE TABLE secret_intents (
 COMMENT ON COLUMN secret_intents.swept_at IS 'A sweep has begun to remove it: from then on no credential may be committed with it.';
 CREATE INDEX secret_intents_due ON secret_intents (created_at);
 
-CREATE FUNCTION secret_announce(p_merchant text, p_name text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION secret_announce(p_merchant text, p_name text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     INSERT INTO secret_intents (merchant_id, secret_name) VALUES (p_merchant, p_name);
     PERFORM set_config('app.merchant_id', '', true);
+    RETURN true;
   END
   $$;
 
@@ -33,13 +34,14 @@ CREATE FUNCTION secret_commit(p_name text) RETURNS boolean LANGUAGE plpgsql SECU
   $$;
 
 -- The secret is gone from Secrets Manager.
-CREATE FUNCTION secret_forget(p_merchant text, p_name text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION secret_forget(p_merchant text, p_name text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
   AS $$
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     DELETE FROM secret_intents WHERE merchant_id = p_merchant AND secret_name = p_name;
     PERFORM set_config('app.merchant_id', '', true);
+    RETURN true;
   END
   $$;
 

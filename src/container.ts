@@ -139,11 +139,16 @@ function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
     totalMs: config.totalTimeoutMs,
     socketsMax: config.upstreamSocketsMax,
     endpoint: config.endpointBedrockRuntime,
+    privateNames: config.privateEndpoints,
     clientsMax: config.clientPoolMax,
     clientIdleMs: 60_000,
     clock,
   });
-  const models = new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock });
+  const models = new BedrockModels({
+    ...CONTROL_PLANE_LIMITS,
+    endpoint: config.endpointBedrock,
+    privateNames: config.privateEndpoints,
+  });
   return {
     runtime,
     models,

@@ -1,4 +1,4 @@
-import { optional, url } from './setting.ts';
+import { flag, optional, setting, url } from './setting.ts';
 
 /** Hosts in place of AWS's own. Each may be a private address (a VPC endpoint); AWS's own may not (src/domain/address.ts). */
 export const ENDPOINT_SETTINGS = {
@@ -21,4 +21,10 @@ export const ENDPOINT_SETTINGS = {
     url,
   ),
   endpointS3: optional('ENDPOINT_S3', 'Replaces the endpoint of S3 in every region.', url),
+  privateEndpoints: setting(
+    'PRIVATE_ENDPOINTS',
+    "AWS's own host names may lead to addresses of a VPC (interface endpoints with private DNS). Without it a name that does is not called.",
+    flag,
+    'false',
+  ),
 } as const;

@@ -23,6 +23,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   const identity = new AwsIdentityCheck({
     regions: config.enabledRegions,
     endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
+    privateNames: config.privateEndpoints,
     requestTimeoutMs: config.vaultTimeoutMs,
   });
   const sealed = new AwsSecretVault({
@@ -30,6 +31,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     environment: config.deployment,
     kmsKeyId: config.vaultKmsKeyId,
     endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
+    privateNames: config.privateEndpoints,
     requestTimeoutMs: config.vaultTimeoutMs,
     ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
   });

@@ -7,6 +7,7 @@ import {
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
+import { reachOf } from '../domain/address.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
@@ -27,6 +28,8 @@ export interface AwsSecretVaultOptions {
   kmsKeyId: string;
   /** In place of AWS's own, e.g. VPC endpoints. */
   endpoints?: { kms?: string; secretsManager?: string };
+  /** AWS's own names may lead to addresses of a VPC. */
+  privateNames?: boolean;
   /** The service's own keys; without them the SDK finds its workload identity. */
   serviceCredentials?: AccessKey;
   /** Of one attempt; three are made. Default 3_000. */
@@ -45,8 +48,12 @@ export class AwsSecretVault implements SecretVault, Disposable {
     if (!isBedrockRegion(region)) throw new TypeError('the region of the vault is not a known one');
     if (!/^[a-z0-9-]{1,32}$/.test(options.environment))
       throw new TypeError('the environment must be short and plain: it names secrets');
-    const clientFor = (host: string, endpoint = `https://${host}.${region}.amazonaws.com`) =>
-      sdkOptions({ region, endpoint, maxAttempts: 3, requestTimeoutMs }, serviceCredentials ?? 'workload');
+    const clientFor = (host: string, given: string | undefined) => {
+      const endpoint = given ?? `https://${host}.${region}.amazonaws.com`;
+      const reach = reachOf(given, options.privateNames);
+      const target = { region, endpoint, reach, maxAttempts: 3, requestTimeoutMs };
+      return sdkOptions(target, serviceCredentials ?? 'workload');
+    };
     this.#kms = new KMSClient(clientFor('kms', endpoints?.kms));
     this.#secrets = new SecretsManagerClient(clientFor('secretsmanager', endpoints?.secretsManager));
     this.#kmsKeyId = options.kmsKeyId;

@@ -60,7 +60,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
-  const { closers, ...credentials } = buildCredentials(config, secrets, base);
+  const { closers, leftovers, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
@@ -97,6 +97,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     server: createServer(app, serverOptions(config, logger)),
     services,
     ...books,
+    leftovers,
     reconciler,
     deliverer,
     // The spool before the database: it tries once more to write what waits.
@@ -133,11 +134,16 @@ function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
     totalMs: config.totalTimeoutMs,
     socketsMax: config.upstreamSocketsMax,
     endpoint: config.endpointBedrockRuntime,
+    privateNames: config.privateEndpoints,
     clientsMax: config.clientPoolMax,
     clientIdleMs: 60_000,
     clock,
   });
-  const models = new BedrockModels({ ...CONTROL_PLANE_LIMITS, endpoint: config.endpointBedrock });
+  const models = new BedrockModels({
+    ...CONTROL_PLANE_LIMITS,
+    endpoint: config.endpointBedrock,
+    privateNames: config.privateEndpoints,
+  });
   return {
     runtime,
     models,

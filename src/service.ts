@@ -1,5 +1,6 @@
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
+import type { Leftovers } from './credentials/leftovers.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
 import type { Services } from './http/services.ts';
 import type { AnswerStore } from './ledger/answer-store.ts';
@@ -18,6 +19,7 @@ interface ServiceParts {
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
   reconciler: Reconciler;
+  leftovers: Leftovers;
   deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
@@ -36,6 +38,7 @@ const ANSWERS_MAX = 100;
 const COUNTERS_EVERY_MS = 60_000;
 const COUNTERS_MAX = 500;
 const PRICES_EVERY_MS = 10_000;
+const LEFTOVERS_EVERY_MS = 300_000;
 const RECONCILE_EVERY_MS = 30_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
@@ -81,6 +84,7 @@ export class Service implements AsyncDisposable {
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
+    this.#every(LEFTOVERS_EVERY_MS, 'leftovers', () => this.sweepLeftovers());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
@@ -106,6 +110,12 @@ export class Service implements AsyncDisposable {
   async reconcile(): Promise<void> {
     const { resolved, looked } = await this.#parts.reconciler.round();
     if (looked > 0) this.logger.info('unknown calls looked at', { looked, resolved });
+  }
+
+  /** Removes secrets whose credential was never committed, as is done every five minutes. */
+  async sweepLeftovers(): Promise<void> {
+    const removed = await this.#parts.leftovers.sweep();
+    if (removed > 0) this.logger.info('ciphertexts without a credential removed', { removed });
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

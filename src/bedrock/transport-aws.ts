@@ -1,10 +1,13 @@
+import dns from 'node:dns';
 import http from 'node:http';
 import type { Agent, AgentOptions, ClientRequest, IncomingMessage } from 'node:http';
 import https from 'node:https';
+import type { LookupFunction } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { inspect } from 'node:util';
 import { HttpResponse } from '@smithy/protocol-http';
 import type { HttpRequest } from '@smithy/protocol-http';
+import { guardedLookup, reachOf } from '../domain/address.ts';
 import { Exchange } from './exchange.ts';
 import type { ExchangeLimits } from './exchange.ts';
 import { UpstreamError } from './upstream-error.ts';
@@ -12,6 +15,12 @@ import { UpstreamError } from './upstream-error.ts';
 export interface TransportOptions extends ExchangeLimits {
   /** Connections per host. A call beyond them waits, for `connectMs` at most. */
   socketsMax: number;
+  /** The host that was set in place of AWS's own: it may be anywhere. */
+  endpoint?: string | undefined;
+  /** AWS's own names may lead to addresses of a VPC. Default false: to public ones only. */
+  privateNames?: boolean;
+  /** Default: the system's. */
+  lookup?: LookupFunction;
 }
 
 /**
@@ -41,6 +50,7 @@ export class Transport implements Disposable {
       maxSockets: options.socketsMax,
       maxFreeSockets: options.socketsMax,
       timeout: IDLE_SOCKET_MS,
+      lookup: guardedLookup(options.lookup ?? dns.lookup, reachOf(options.endpoint, options.privateNames)),
     };
     this.#http = this.#watch(new http.Agent(agentOptions), 'connect');
     this.#https = this.#watch(new https.Agent(agentOptions), 'secureConnect');

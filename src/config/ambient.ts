@@ -21,19 +21,24 @@ const FORBIDDEN = [
   /^all_proxy$/i,
 ] as const;
 
+/** What lets somebody look into the process, where the secrets are. */
+const LOOKING_IN = /--(inspect|heapsnapshot-signal|heapsnapshot-near-heap-limit)/;
+
 /** One sentence for each forbidden variable that is set and not allowed by name. Values are never shown. */
 export function ambientProblems(
   env: Readonly<Record<string, string | undefined>>,
   allowed: readonly string[],
 ): string[] {
   return Object.keys(env)
-    .filter(
-      (name) =>
-        env[name] !== undefined && env[name] !== '' && FORBIDDEN.some((pattern) => pattern.test(name)),
-    )
+    .filter((name) => isDangerous(name, env[name] ?? ''))
     .filter((name) => !allowed.includes(name))
     .map(
       (name) =>
-        `${name} is set: it can redirect or re-sign calls to AWS. Unset it, or name it in ALLOW_AMBIENT_AWS if you mean it`,
+        `${name} is set: it can redirect or re-sign calls to AWS, or open this process to others. Unset it, or name it in ALLOW_AMBIENT_AWS if you mean it`,
     );
+}
+
+function isDangerous(name: string, value: string): boolean {
+  if (name === 'NODE_OPTIONS') return LOOKING_IN.test(value);
+  return value !== '' && FORBIDDEN.some((pattern) => pattern.test(name));
 }

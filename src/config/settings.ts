@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { ENDPOINT_SETTINGS } from './endpoint-settings.ts';
 import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
@@ -66,26 +67,13 @@ export const SETTINGS = {
     list.pipe(z.array(region).min(1)),
     BEDROCK_REGIONS.join(','),
   ),
-  endpointBedrockRuntime: optional(
-    'ENDPOINT_BEDROCK_RUNTIME',
-    'Replaces the endpoint of Bedrock runtime in every region, e.g. a VPC endpoint.',
-    url,
+  vaultTimeoutMs: setting(
+    'VAULT_TIMEOUT_MS',
+    'Milliseconds. For one attempt at KMS, Secrets Manager or STS. Of the first two three are made, of STS two.',
+    integer(50, 60_000),
+    '3000',
   ),
-  endpointBedrock: optional('ENDPOINT_BEDROCK', "Replaces the endpoint of Bedrock's control plane.", url),
-  endpointKms: optional('ENDPOINT_KMS', 'Replaces the endpoint of KMS.', url),
-  endpointSecretsManager: optional(
-    'ENDPOINT_SECRETS_MANAGER',
-    'Replaces the endpoint of Secrets Manager.',
-    url,
-  ),
-  endpointSts: optional('ENDPOINT_STS', 'Replaces the endpoint of STS.', url),
-  endpointIam: optional('ENDPOINT_IAM', 'Replaces the endpoint of IAM, which is one for all regions.', url),
-  endpointCloudWatchLogs: optional(
-    'ENDPOINT_CLOUDWATCH_LOGS',
-    'Replaces the endpoint of CloudWatch Logs in every region.',
-    url,
-  ),
-  endpointS3: optional('ENDPOINT_S3', 'Replaces the endpoint of S3 in every region.', url),
+  ...ENDPOINT_SETTINGS,
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',
     'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',
@@ -188,6 +176,18 @@ export const SETTINGS = {
     'Milliseconds. How long a stored credential stays open in memory.',
     integer(0, 3_600_000),
     '300000',
+  ),
+  openedCredentialsStaleMs: setting(
+    'OPENED_CREDENTIALS_STALE_MS',
+    'Milliseconds. How much longer it may be used while KMS or Secrets Manager does not answer and the database says that it is still current. 0 turns that off.',
+    integer(0, 3_600_000),
+    '900000',
+  ),
+  leftoverSecretsAfterMs: setting(
+    'LEFTOVER_SECRETS_AFTER_MS',
+    'Milliseconds. A secret whose credential was not committed by then is removed from Secrets Manager.',
+    integer(60_000, 1_000_000_000),
+    '3600000',
   ),
   rememberedMax: setting(
     'REMEMBERED_MAX',

@@ -2,6 +2,8 @@ import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
+import { LeftoverStore } from '../credentials/leftover-store.ts';
+import { Leftovers } from '../credentials/leftovers.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
@@ -22,31 +24,42 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   const identity = new AwsIdentityCheck({
     regions: config.enabledRegions,
     endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
+    privateNames: config.privateEndpoints,
+    requestTimeoutMs: config.vaultTimeoutMs,
   });
   const sealed = new AwsSecretVault({
     region: config.awsRegion,
     environment: config.deployment,
     kmsKeyId: config.vaultKmsKeyId,
     endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
+    privateNames: config.privateEndpoints,
+    requestTimeoutMs: config.vaultTimeoutMs,
     ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
   });
   const opened = new OpenedCache({
     clock,
     max: config.openedCredentialsMax,
     ttlMs: config.openedCredentialsTtlMs,
+    staleMs: config.openedCredentialsStaleMs,
   });
+  const leftoverStore = new LeftoverStore(database);
+  const onLeftover = (secretName: string, cause: unknown) => {
+    logger.warn('ciphertext left behind in Secrets Manager', { secretName, ...errorFields(cause) });
+  };
   const vault = new Vault({
     store: new CredentialStore(database),
+    leftovers: leftoverStore,
     secrets: sealed,
     identity,
     opened,
     clock,
-    onLeftover: (secretName, cause) => {
-      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
-        secretName,
-        ...errorFields(cause),
-      });
-    },
+    onLeftover,
+  });
+  const leftovers = new Leftovers({
+    store: leftoverStore,
+    secrets: sealed,
+    afterMs: config.leftoverSecretsAfterMs,
+    onLeftover,
   });
   const sessions = new Sessions({
     key: secrets.sessionKey,
@@ -65,10 +78,13 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
   const iamKeys = buildIamKeys(config, { clock });
-  return { iamKeys, vault, sessions, resolver, identity, closers: [resolver, opened, sealed] };
+  return { iamKeys, vault, sessions, resolver, identity, leftovers, closers: [resolver, opened, sealed] };
 }
 
 /** The access keys of merchants' own IAM users. */
-function buildIamKeys({ endpointIam: endpoint }: Config, { clock }: Pick<Base, 'clock'>) {
-  return new AwsIamKeys({ clock, ...(endpoint && { endpoint }) });
+function buildIamKeys(
+  { endpointIam: endpoint, privateEndpoints: privateNames }: Config,
+  { clock }: Pick<Base, 'clock'>,
+) {
+  return new AwsIamKeys({ clock, privateNames, ...(endpoint && { endpoint }) });
 }

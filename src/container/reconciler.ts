@@ -12,13 +12,18 @@ const LOG_BYTES_MAX = 1_000_000_000;
 
 /** What becomes of unknown calls. `reconciling` are to be closed, in this order. */
 export function buildReconciler(
-  { endpointCloudWatchLogs, endpointS3 }: Config,
+  { endpointCloudWatchLogs, endpointS3, privateEndpoints: privateNames }: Config,
   { database, logger }: Base,
   parts: Pick<ReconcilerParts, 'ledger' | 'merchants' | 'vault'>,
 ) {
   const unknown = new UnknownStore(database);
-  const logGroup = new LogGroup({ ...LOG_LIMITS, endpoint: endpointCloudWatchLogs });
-  const logBucket = new LogBucket({ ...LOG_LIMITS, endpoint: endpointS3, bytesMax: LOG_BYTES_MAX });
+  const logGroup = new LogGroup({ ...LOG_LIMITS, privateNames, endpoint: endpointCloudWatchLogs });
+  const logBucket = new LogBucket({
+    ...LOG_LIMITS,
+    privateNames,
+    endpoint: endpointS3,
+    bytesMax: LOG_BYTES_MAX,
+  });
   const reconciler = new Reconciler({ ...parts, unknown, logger, logGroup, logBucket });
   return { unknown, reconciler, reconciling: [reconciler, logGroup, logBucket] };
 }

@@ -6,6 +6,7 @@ import type { Credential as Row } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import { assertActive } from './credential-state.ts';
+import { claimSecret } from './leftover-store.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
 
@@ -60,6 +61,7 @@ export class CredentialStore {
       select: { id: true },
     });
     const { kmsKeyArn, secretName, secretVersionId } = sealed;
+    await claimSecret(tx, secretName);
     const wrappedKey = Uint8Array.from(sealed.wrappedKey);
     const place = { merchantId, credentialId: id, version: 1 };
     await tx.credentialVersion.create({
@@ -134,18 +136,23 @@ export class CredentialStore {
   ): Promise<SealedVersion> {
     return this.inTransaction(merchantId, async (tx) => {
       await appendAudit(tx, merchantId, entry(actor, 'credential.opened', credentialId, { version }));
-      assertActive(await stateOf(merchantId, tx, credentialId));
-      const row = await tx.credentialVersion.findFirst({
-        where: { merchantId, credentialId, version, state: 'current' },
-      });
-      if (row?.wrappedKey == null) {
-        throw new ServiceError(
-          'credential.not_usable',
-          'This version of the credential was replaced while the request was under way. Send the request again.',
-        );
-      }
-      const { kmsKeyArn, secretName, secretVersionId } = row;
-      return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
+      return currentSealed(merchantId, tx, credentialId, version);
+    });
+  }
+
+  /**
+   * Writes that what was opened before is used because the vault does not answer.
+   * @throws ServiceError as `recordOpening`: then it must not be used.
+   */
+  recordStaleUse(
+    merchantId: MerchantId,
+    actor: Actor,
+    credentialId: CredentialId,
+    version: number,
+  ): Promise<void> {
+    return this.inTransaction(merchantId, async (tx) => {
+      await appendAudit(tx, merchantId, entry(actor, 'credential.used_stale', credentialId, { version }));
+      await currentSealed(merchantId, tx, credentialId, version);
     });
   }
 
@@ -200,6 +207,27 @@ async function stateOf(merchantId: MerchantId, tx: CredentialTx, id: CredentialI
   });
   if (row === null) throw notFound();
   return row.state as CredentialState;
+}
+
+/** @throws ServiceError credential.not_found | credential.not_usable */
+async function currentSealed(
+  merchantId: MerchantId,
+  tx: CredentialTx,
+  credentialId: CredentialId,
+  version: number,
+): Promise<SealedVersion> {
+  assertActive(await stateOf(merchantId, tx, credentialId));
+  const row = await tx.credentialVersion.findFirst({
+    where: { merchantId, credentialId, version, state: 'current' },
+  });
+  if (row?.wrappedKey == null) {
+    throw new ServiceError(
+      'credential.not_usable',
+      'This version of the credential was replaced while the request was under way. Send the request again.',
+    );
+  }
+  const { kmsKeyArn, secretName, secretVersionId } = row;
+  return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
 }
 
 async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<string | null> {

@@ -6,6 +6,7 @@ import {
   UpdateAccessKeyCommand,
 } from '@aws-sdk/client-iam';
 import type { AccessKeyMetadata } from '@aws-sdk/client-iam';
+import { reachOf } from '../domain/address.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { AccessKey } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -20,6 +21,8 @@ export interface AwsIamKeysOptions {
   clock: Clock;
   /** In place of AWS's own. */
   endpoint?: string;
+  /** Its own name may lead to a private address. */
+  privateNames?: boolean;
   /** Of one attempt. Default 5_000. */
   requestTimeoutMs?: number;
 }
@@ -79,9 +82,15 @@ export class AwsIamKeys implements IamKeys {
         'These are temporary keys: no IAM user has them, so they cannot be exchanged. Send new ones before they expire.',
       );
     const creates = action === 'iam:CreateAccessKey';
-    const { endpoint = ENDPOINT, requestTimeoutMs = 5_000 } = this.#options;
+    const { endpoint, privateNames, requestTimeoutMs = 5_000 } = this.#options;
     // A second attempt at creating could make a second key, and nobody would have the secret of the first.
-    const target = { region: REGION, endpoint, maxAttempts: creates ? 1 : 2, requestTimeoutMs };
+    const target = {
+      region: REGION,
+      endpoint: endpoint ?? ENDPOINT,
+      reach: reachOf(endpoint, privateNames),
+      maxAttempts: creates ? 1 : 2,
+      requestTimeoutMs,
+    };
     const client = new IAMClient(sdkOptions(target, owner.accessKey));
     try {
       return await work(client);

@@ -1,6 +1,8 @@
+import type { LookupFunction } from 'node:net';
 import { BedrockClient, ListFoundationModelsCommand } from '@aws-sdk/client-bedrock';
 import { GetCallerIdentityCommand, STSClient } from '@aws-sdk/client-sts';
 import type { AccessKey, AwsCredential, AwsIdentity, BedrockApiKey } from '../domain/credential.ts';
+import { reachOf } from '../domain/address.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { describeAwsFailure } from './aws-failure.ts';
 import type { AwsFailure } from './aws-failure.ts';
@@ -13,7 +15,11 @@ export interface AwsIdentityCheckOptions {
   regions: readonly string[];
   /** In place of AWS's own, for all regions, e.g. VPC endpoints. */
   endpoints?: { sts?: string; bedrock?: string };
-  /** Of one attempt; two are made. Default 5_000. */
+  /** AWS's own names may lead to addresses of a VPC. */
+  privateNames?: boolean;
+  /** Default: the system's. */
+  lookup?: LookupFunction;
+  /** Of one attempt; two are made. Default 3_000. */
   requestTimeoutMs?: number;
 }
 
@@ -63,8 +69,11 @@ export class AwsIdentityCheck implements IdentityCheck {
   }
 
   #target(service: 'sts' | 'bedrock', region: string) {
-    const endpoint = this.#options.endpoints?.[service] ?? `https://${service}.${region}.amazonaws.com`;
-    return { region, endpoint, maxAttempts: 2, requestTimeoutMs: this.#options.requestTimeoutMs ?? 5_000 };
+    const given = this.#options.endpoints?.[service];
+    const endpoint = given ?? `https://${service}.${region}.amazonaws.com`;
+    const { lookup, privateNames, requestTimeoutMs = 3_000 } = this.#options;
+    const reach = reachOf(given, privateNames);
+    return { region, endpoint, reach, lookup, maxAttempts: 2, requestTimeoutMs };
   }
 }
 

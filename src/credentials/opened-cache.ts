@@ -1,17 +1,34 @@
 import type { Clock } from '../domain/clock.ts';
 import type { AwsCredential } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
-import type { SecretPlace } from './secret-vault.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
+import { VaultRefusal, VaultSilence } from './secret-vault.ts';
+import type { SecretPlace } from './secret-vault.ts';
+import { StaleCopies } from './stale-copies.ts';
 
 export interface OpenedCacheOptions {
   clock: Clock;
   /** Default 10_000. */
   max?: number;
-  /** The longest that a disabled KMS key can go unnoticed. Default 300_000. */
+  /** The longest that a disabled KMS key can go unnoticed while KMS answers. 0 keeps nothing, stale copies included. Default 300_000. */
   ttlMs?: number;
   /** Default 60_000. */
   idleMs?: number;
+  /** How much longer than `ttlMs` a credential may be used while the vault is throttled, fails or is silent. Default 900_000. */
+  staleMs?: number;
+  /** How long a caller waits for the vault when there is a stale copy. Default 1_000. */
+  patienceMs?: number;
+}
+
+/** A vault that failed is asked again this soon; until then stale copies serve at once. */
+const PAUSE_MS = 5_000;
+
+/** How to get a credential that is not in memory. */
+export interface Opening {
+  /** Asks the vault. */
+  open: () => Promise<AwsCredential>;
+  /** Records the use of a stale copy. @throws when its version is not the current one any more, or nobody can say. */
+  recordStaleUse: () => Promise<void>;
 }
 
 /**
@@ -20,26 +37,84 @@ export interface OpenedCacheOptions {
  */
 export class OpenedCache implements Disposable {
   readonly #cache: SingleFlightCache<AwsCredential>;
+  readonly #copies: StaleCopies;
+  readonly #patienceMs: number;
 
-  constructor({ clock, max = 10_000, ttlMs = 300_000, idleMs = 60_000 }: OpenedCacheOptions) {
+  constructor({ clock, max = 10_000, ttlMs = 300_000, idleMs = 60_000, ...stale }: OpenedCacheOptions) {
+    const { staleMs = 900_000, patienceMs = 1_000 } = stale;
     this.#cache = new SingleFlightCache({ max, ttlMs, idleMs, clock });
+    const keptMs = ttlMs === 0 || staleMs === 0 ? 0 : ttlMs + staleMs;
+    this.#copies = new StaleCopies({ clock, max, keptMs, pauseMs: PAUSE_MS });
+    this.#patienceMs = patienceMs;
   }
 
-  get({ merchantId, credentialId, version }: SecretPlace, open: () => Promise<AwsCredential>) {
-    return this.#cache.get(`${prefixOf(merchantId, credentialId)}${String(version)}`, open);
+  /** @throws what `opening` throws. A vault that does not answer is no error as long as there is a copy that may be used. */
+  async get(place: SecretPlace, opening: Opening): Promise<AwsCredential> {
+    const name = `${prefixOf(place.merchantId, place.credentialId)}${String(place.version)}`;
+    const held = this.#cache.held(name);
+    if (held !== undefined) return held;
+    const state = this.#copies.state(name);
+    if (state === 'none') return this.#load(name, opening);
+    if (state === 'spare') {
+      try {
+        return await within(this.#patienceMs, this.#load(name, opening));
+      } catch (error) {
+        if (!(error instanceof VaultSilence)) throw error;
+        this.#copies.pause(name);
+      }
+    }
+    await opening.recordStaleUse();
+    // What was refused meanwhile is gone.
+    return this.#copies.open(name) ?? this.#load(name, opening);
+  }
+
+  /** What the vault said of a credential: a refusal is the end of what is in memory, of one that meets the key, of everything. */
+  heed(place: SecretPlace, error: unknown): void {
+    if (!(error instanceof VaultRefusal)) return;
+    if (error.of === 'key') this.#evict('');
+    else this.evict(place.merchantId, place.credentialId);
   }
 
   /** Forgets all versions of a credential. */
   evict(merchantId: MerchantId, credentialId: CredentialId): void {
-    this.#cache.evict(prefixOf(merchantId, credentialId));
+    this.#evict(prefixOf(merchantId, credentialId));
   }
 
   [Symbol.dispose](): void {
     this.#cache[Symbol.dispose]();
+    this.#copies[Symbol.dispose]();
+  }
+
+  #load(name: string, { open }: Opening): Promise<AwsCredential> {
+    return this.#cache.get(name, async () => {
+      const credential = await open();
+      this.#copies.keep(name, credential);
+      return credential;
+    });
+  }
+
+  #evict(prefix: string): void {
+    this.#cache.evict(prefix);
+    this.#copies.evict(prefix);
   }
 }
 
 /** Neither id can hold a slash, so no prefix is the beginning of another's. */
 function prefixOf(merchantId: MerchantId, credentialId: CredentialId): string {
   return `${merchantId}/${credentialId}/`;
+}
+
+/** @throws VaultSilence when `work` takes longer. It goes on, and what comes of it counts. */
+async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const silence = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      reject(new VaultSilence('The vault does not answer in time.'));
+    }, limitMs);
+  });
+  try {
+    return await Promise.race([work, silence]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

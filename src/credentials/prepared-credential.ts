@@ -3,6 +3,7 @@ import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { CredentialStore, CredentialTx, NewCredential } from './credential-store.ts';
+import type { LeftoverStore } from './leftover-store.ts';
 import type { SecretVault } from './secret-vault.ts';
 
 /** What a merchant hands in. Its shape was checked by the caller. */
@@ -18,6 +19,7 @@ export interface CredentialInput {
 interface PreparedParts {
   store: CredentialStore;
   secrets: SecretVault;
+  leftovers: LeftoverStore;
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 
@@ -49,17 +51,20 @@ export class PreparedCredential {
   /**
    * Removes the ciphertext after the transaction failed. Never throws.
    * @param cause what the transaction failed with. After `ledger.unavailable` nobody knows whether it was committed, so the
-   * ciphertext stays: either the row needs it, or it is noise without its key. `onLeftover` is told.
+   * ciphertext stays: either the row needs it, or it is noise without its key, which a sweep removes. `onLeftover` is told.
    */
   async abandon(cause: unknown): Promise<void> {
-    const { secrets, onLeftover } = this.#parts;
+    const { secrets, leftovers, onLeftover } = this.#parts;
     const { secretName } = this.#row.sealed;
     if (cause instanceof ServiceError && cause.code === 'ledger.unavailable') {
       onLeftover(secretName, cause);
       return;
     }
-    await secrets.discard(secretName, 'now').catch((error: unknown) => {
+    try {
+      await secrets.discard(secretName, 'now');
+      await leftovers.forget({ merchantId: this.#merchantId, secretName });
+    } catch (error) {
       onLeftover(secretName, error);
-    });
+    }
   }
 }

@@ -1,4 +1,8 @@
+import dns from 'node:dns';
+import type { LookupFunction } from 'node:net';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { guardedLookup } from '../domain/address.ts';
+import type { Reach } from '../domain/address.ts';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
 
 /** Who signs: the keys given, or `workload`, the service's own identity from the SDK's default chain. Only the vault may say `workload`. */
@@ -10,6 +14,10 @@ export interface ClientTarget {
   /** Scheme, host and port that this client may talk to; nothing else is ever connected to. */
   endpoint: string;
   maxAttempts: number;
+  /** Where the endpoint's name may lead. */
+  reach: Reach;
+  /** Default: the system's. */
+  lookup?: LookupFunction | undefined;
   /** Of one attempt, in milliseconds; connecting may take at most 3,000 of them. */
   requestTimeoutMs: number;
 }
@@ -84,10 +92,15 @@ class PinnedHandler extends NodeHttpHandler {
   readonly #authorization: string | undefined;
 
   constructor(target: ClientTarget, authorization: string | undefined) {
+    const lookup = guardedLookup(target.lookup ?? dns.lookup, target.reach);
     const options = {
+      httpAgent: { keepAlive: true, lookup },
+      httpsAgent: { keepAlive: true, lookup },
       connectionTimeout: Math.min(3_000, target.requestTimeoutMs),
       requestTimeout: target.requestTimeoutMs,
       throwOnRequestTimeout: true,
+      // The one above ends at the headers; this one guards the body.
+      socketTimeout: target.requestTimeoutMs,
     };
     super(options);
     this.#endpoint = new URL(target.endpoint);

@@ -1,4 +1,6 @@
 import type { AwsCredential } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { ServiceErrorOptions } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 
 /** What a sealed secret belongs to. It opens for exactly this place and no other. */
@@ -18,15 +20,46 @@ export interface SealedVersion {
   secretVersionId: string;
 }
 
+/** KMS or Secrets Manager was throttled, failed, or did not answer: nothing was learned, and what was opened before may serve a while longer. */
+export class VaultSilence extends ServiceError {
+  constructor(detail: string, options: ServiceErrorOptions = {}) {
+    super('vault.unavailable', detail, { retryAfterSeconds: 5, ...options });
+  }
+}
+
+/** KMS or Secrets Manager said no, or what they gave does not open. What was opened before is not to be used any more. */
+export class VaultRefusal extends ServiceError {
+  /** Whom it concerns: this credential, or every one, because it was the key that was refused. */
+  readonly of: 'credential' | 'key';
+
+  constructor(of: 'credential' | 'key', cause: Error) {
+    super(
+      'credential.unreadable',
+      'The vault refuses to open this stored credential: it was removed, its encryption key is disabled, or it was altered. ' +
+        'Nothing else was used in its place. Store the credential again and delete this one; the operator finds the cause under this request id.',
+      { cause },
+    );
+    this.of = of;
+  }
+}
+
 /**
  * Where secrets lie: ciphertext in Secrets Manager, the right to unwrap its key in KMS, the wrapped key with the caller.
  * Any one of the three alone opens nothing.
  */
 export interface SecretVault {
-  /** @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call. */
-  seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion>;
   /**
-   * @throws ServiceError vault.unavailable (try again) | credential.unreadable (it will not get better by itself).
+   * @param announce called with the secret's name before it is created; what it throws ends the sealing.
+   * @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call.
+   */
+  seal(
+    place: SecretPlace,
+    credential: AwsCredential,
+    announce: (secretName: string) => Promise<void>,
+  ): Promise<SealedVersion>;
+  /**
+   * @throws VaultSilence (try again), VaultRefusal (it will not get better by itself), ServiceError vault.unavailable (the service's own
+   * identity was refused).
    * Cost: one KMS call, one Secrets Manager call.
    */
   open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential>;

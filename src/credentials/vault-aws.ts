@@ -7,6 +7,7 @@ import {
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
+import { reachOf } from '../domain/address.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
@@ -15,6 +16,7 @@ import type { EnvelopeContext } from './envelope.ts';
 import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
+import { VaultRefusal, VaultSilence } from './secret-vault.ts';
 import type { SealedVersion, SecretPlace, SecretVault } from './secret-vault.ts';
 
 export interface AwsSecretVaultOptions {
@@ -26,9 +28,11 @@ export interface AwsSecretVaultOptions {
   kmsKeyId: string;
   /** In place of AWS's own, e.g. VPC endpoints. */
   endpoints?: { kms?: string; secretsManager?: string };
+  /** AWS's own names may lead to addresses of a VPC. */
+  privateNames?: boolean;
   /** The service's own keys; without them the SDK finds its workload identity. */
   serviceCredentials?: AccessKey;
-  /** Of one attempt; three are made. Default 5_000. */
+  /** Of one attempt; three are made. Default 3_000. */
   requestTimeoutMs?: number;
 }
 
@@ -40,25 +44,40 @@ export class AwsSecretVault implements SecretVault, Disposable {
   readonly #environment: string;
 
   constructor(options: AwsSecretVaultOptions) {
-    const { region, endpoints, serviceCredentials, requestTimeoutMs = 5_000 } = options;
+    const { region, endpoints, serviceCredentials, requestTimeoutMs = 3_000 } = options;
     if (!isBedrockRegion(region)) throw new TypeError('the region of the vault is not a known one');
     if (!/^[a-z0-9-]{1,32}$/.test(options.environment))
       throw new TypeError('the environment must be short and plain: it names secrets');
-    const clientFor = (host: string, endpoint = `https://${host}.${region}.amazonaws.com`) =>
-      sdkOptions({ region, endpoint, maxAttempts: 3, requestTimeoutMs }, serviceCredentials ?? 'workload');
+    const clientFor = (host: string, given: string | undefined) => {
+      const endpoint = given ?? `https://${host}.${region}.amazonaws.com`;
+      const reach = reachOf(given, options.privateNames);
+      const target = { region, endpoint, reach, maxAttempts: 3, requestTimeoutMs };
+      return sdkOptions(target, serviceCredentials ?? 'workload');
+    };
     this.#kms = new KMSClient(clientFor('kms', endpoints?.kms));
     this.#secrets = new SecretsManagerClient(clientFor('secretsmanager', endpoints?.secretsManager));
     this.#kmsKeyId = options.kmsKeyId;
     this.#environment = options.environment;
   }
 
-  async seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+  async seal(
+    place: SecretPlace,
+    credential: AwsCredential,
+    announce: (secretName: string) => Promise<void>,
+  ): Promise<SealedVersion> {
     const context = this.#contextOf(place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
     try {
       const envelope = seal(plaintext, dataKey, { ...context });
-      return { wrappedKey, kmsKeyArn, ...(await this.#write(place, envelope)) };
+      const secretName = `mbk/${this.#environment}/${randomUUID()}/${place.credentialId}`;
+      await announce(secretName);
+      return {
+        wrappedKey,
+        kmsKeyArn,
+        secretName,
+        secretVersionId: await this.#write(place, secretName, envelope),
+      };
     } finally {
       plaintext.fill(0);
       dataKey.fill(0);
@@ -73,9 +92,9 @@ export class AwsSecretVault implements SecretVault, Disposable {
       plaintext = open(envelope, dataKey, context);
       return decodeMaterial(plaintext);
     } catch (error) {
-      throw unreadable(
-        error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form'),
-      );
+      const altered =
+        error instanceof EnvelopeError ? error : new Error('sealed material has an unknown form');
+      throw new VaultRefusal('credential', altered);
     } finally {
       plaintext?.fill(0);
       dataKey.fill(0);
@@ -130,8 +149,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   /** The name holds no text of a user; the token makes a repeated attempt the same attempt. */
-  async #write({ merchantId, credentialId }: SecretPlace, envelope: Buffer) {
-    const secretName = `mbk/${this.#environment}/${randomUUID()}/${credentialId}`;
+  async #write({ merchantId, credentialId }: SecretPlace, secretName: string, envelope: Buffer) {
     const secretVersionId = randomUUID();
     try {
       await this.#secrets.send(
@@ -146,7 +164,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
           ],
         }),
       );
-      return { secretName, secretVersionId };
+      return secretVersionId;
     } catch (error) {
       throw notStored('secretsmanager:CreateSecret', error);
     }
@@ -179,15 +197,18 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 }
 
-/** Both at once; a data key that arrives after the other call failed is wiped, not left. */
+/**
+ * Both at once; a data key that arrives after the other call failed is wiped, not left. A refusal of one counts more than silence of the other.
+ */
 async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Promise<[Buffer, Buffer]> {
   const [dataKey, envelope] = await Promise.allSettled([unwrapping, reading]);
-  if (dataKey.status === 'rejected') throw dataKey.reason;
-  if (envelope.status === 'rejected') {
-    dataKey.value.fill(0);
-    throw envelope.reason;
-  }
-  return [dataKey.value, envelope.value];
+  if (dataKey.status === 'fulfilled' && envelope.status === 'fulfilled')
+    return [dataKey.value, envelope.value];
+  if (dataKey.status === 'fulfilled') dataKey.value.fill(0);
+  const failures = [dataKey, envelope].flatMap((half): unknown[] =>
+    half.status === 'rejected' ? [half.reason] : [],
+  );
+  throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
 }
 
 function notStored(call: string, error: unknown): ServiceError {
@@ -199,10 +220,20 @@ function notStored(call: string, error: unknown): ServiceError {
 
 function notOpened(call: string, error: unknown): ServiceError {
   const failure = describeAwsFailure(call, error);
-  return failure.kind === 'refused' && !OWN_IDENTITY.has(failure.name)
-    ? unreadable(failure.cause)
-    : notNow(failure, 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.');
+  const { kind, name, cause } = failure;
+  if (kind === 'refused' && !OWN_IDENTITY.has(name))
+    return new VaultRefusal(KEY_REFUSED.has(`${call} ${name}`) ? 'key' : 'credential', cause);
+  const detail = 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.';
+  const silent = kind === 'busy' || kind === 'unreachable';
+  return silent ? new VaultSilence(detail, { cause }) : notNow(failure, detail);
 }
+
+/** Of KMS: it is the key that cannot be used, whatever was to be unwrapped. */
+const KEY_REFUSED: ReadonlySet<string> = new Set(
+  ['AccessDeniedException', 'DisabledException', 'KMSInvalidStateException', 'NotFoundException'].map(
+    (name) => `kms:Decrypt ${name}`,
+  ),
+);
 
 /** AWS refused the service itself, so nothing was learned about the credential. */
 const OWN_IDENTITY: ReadonlySet<string> = new Set([
@@ -215,15 +246,6 @@ const OWN_IDENTITY: ReadonlySet<string> = new Set([
 
 function notNow(failure: AwsFailure, detail: string): ServiceError {
   return new ServiceError('vault.unavailable', detail, { cause: failure.cause, retryAfterSeconds: 5 });
-}
-
-function unreadable(cause: Error): ServiceError {
-  return new ServiceError(
-    'credential.unreadable',
-    'The vault refuses to open this stored credential: it was removed, its encryption key is disabled, or it was altered. ' +
-      'Nothing else was used in its place. Store the credential again and delete this one; the operator finds the cause under this request id.',
-    { cause },
-  );
 }
 
 function bytes(value: Uint8Array | undefined): Buffer {

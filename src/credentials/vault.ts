@@ -6,6 +6,7 @@ import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { newCredentialId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IdentityCheck } from './identity.ts';
+import type { LeftoverStore } from './leftover-store.ts';
 import { keyHint } from './material.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { OpenedCache } from './opened-cache.ts';
@@ -16,11 +17,12 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 
 export interface VaultParts {
   store: CredentialStore;
+  leftovers: LeftoverStore;
   secrets: SecretVault;
   identity: IdentityCheck;
   opened: OpenedCache;
   clock: Clock;
-  /** Told of ciphertexts that stayed behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
+  /** Told of ciphertexts that stay behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 
@@ -56,10 +58,13 @@ export class Vault {
    * Cost: one call each of STS (or Bedrock), KMS and Secrets Manager.
    */
   async prepare(merchantId: MerchantId, input: CredentialInput): Promise<PreparedCredential> {
-    const { store, secrets, identity, onLeftover } = this.#parts;
+    const { store, leftovers, secrets, identity, onLeftover } = this.#parts;
     const { accountId, arn } = await identity.checkCredential(input.material, input.region);
     const id = newCredentialId();
-    const sealed = await secrets.seal({ merchantId, credentialId: id, version: 1 }, input.material);
+    const place = { merchantId, credentialId: id, version: 1 };
+    const sealed = await secrets.seal(place, input.material, (secretName) =>
+      leftovers.announce({ merchantId, secretName }),
+    );
     const { kind } = input.material;
     const { name, region, makeDefault } = input;
     const row = {
@@ -72,7 +77,7 @@ export class Vault {
       keyHint: keyHint(input.material),
       sealed,
     };
-    return new PreparedCredential(merchantId, row, makeDefault, { store, secrets, onLeftover });
+    return new PreparedCredential(merchantId, row, makeDefault, { store, leftovers, secrets, onLeftover });
   }
 
   /**
@@ -117,11 +122,15 @@ export class Vault {
    * Opens one version for use, which `current` named in the same request.
    * Never falls back: a credential that is missing, replaced or unreadable is an error.
    * @throws ServiceError credential.not_found | credential.not_usable | credential.unreadable | vault.unavailable | ledger.unavailable
-   * Cost: nothing while cached (5 minutes, 1 unused); else one transaction, one KMS Decrypt and one Secrets Manager read.
+   * Cost: nothing while cached (5 minutes, 1 unused); else one transaction, one KMS Decrypt and one Secrets Manager read. While those do not
+   * answer, what was opened in the last 20 minutes serves, at the cost of a transaction that records each use.
    */
   open(actor: Actor, merchantId: MerchantId, credentialId: CredentialId, version: number) {
     const place = { merchantId, credentialId, version };
-    return this.#parts.opened.get(place, () => this.#open(actor, merchantId, credentialId, version));
+    return this.#parts.opened.get(place, {
+      open: () => this.#open(actor, merchantId, credentialId, version),
+      recordStaleUse: () => this.#parts.store.recordStaleUse(merchantId, actor, credentialId, version),
+    });
   }
 
   /**
@@ -202,9 +211,13 @@ export class Vault {
     credentialId: CredentialId,
     version: number,
   ): Promise<AwsCredential> {
-    const { store, secrets } = this.#parts;
+    const { store, secrets, opened } = this.#parts;
     const sealed = await store.recordOpening(merchantId, actor, credentialId, version);
-    return secrets.open({ merchantId, credentialId, version }, sealed);
+    const place = { merchantId, credentialId, version };
+    return secrets.open(place, sealed).catch((error: unknown) => {
+      opened.heed(place, error);
+      throw error;
+    });
   }
 }
 

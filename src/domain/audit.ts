@@ -5,6 +5,7 @@ export const AUDIT_ACTIONS = [
   'token.revoked',
   'credential.created',
   'credential.opened',
+  'credential.used_stale',
   'credential.tested',
   'permissions.tested',
   'environment.tested',

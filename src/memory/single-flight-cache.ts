@@ -42,12 +42,14 @@ export class SingleFlightCache<Value> implements Disposable {
   }
 
   get(key: string, load: () => Promise<Value>): Promise<Value> {
-    const entry = this.#entries.get(key);
-    if (entry !== undefined && this.#isFresh(entry)) {
-      entry.usedAt = this.#options.clock.now();
-      return Promise.resolve(entry.value);
-    }
+    const entry = this.#held(key);
+    if (entry !== undefined) return Promise.resolve(entry.value);
     return this.#loading.get(key) ?? this.#load(key, load);
+  }
+
+  /** What is in memory and not past its time; counts as a use. Loads nothing. */
+  held(key: string): Value | undefined {
+    return this.#held(key)?.value;
   }
 
   /** Forgets one value, also one that is still being loaded. */
@@ -71,6 +73,13 @@ export class SingleFlightCache<Value> implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#sweeper);
     this.evict('');
+  }
+
+  #held(key: string): Entry<Value> | undefined {
+    const entry = this.#entries.get(key);
+    if (entry === undefined || !this.#isFresh(entry)) return undefined;
+    entry.usedAt = this.#options.clock.now();
+    return entry;
   }
 
   #load(key: string, load: () => Promise<Value>): Promise<Value> {

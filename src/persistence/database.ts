@@ -4,6 +4,7 @@ import type { Secret } from '../domain/secret.ts';
 import { PrismaClient } from '../generated/prisma/client.ts';
 import type { Prisma } from '../generated/prisma/client.ts';
 import { translateDatabaseErrors } from './errors.ts';
+import { patientClient, withPatience } from './patient-client.ts';
 
 /** What a store gets inside a tenant's transaction: queries, no way out of the tenant. */
 export type Tx = Prisma.TransactionClient;
@@ -13,6 +14,7 @@ export interface DatabaseOptions {
   url: Secret;
   /** Connections of this process. */
   connectionsMax: number;
+  /** A connection on which a statement stays without an answer for a second longer is given up. */
   statementTimeoutMs: number;
   onPoolError: (error: Error) => void;
 }
@@ -34,6 +36,8 @@ export class Database implements AsyncDisposable {
         lock_timeout: options.statementTimeoutMs,
         idle_in_transaction_session_timeout: 5_000,
         application_name: 'merchant-bedrock',
+        keepAlive: true,
+        Client: patientClient(options.statementTimeoutMs),
       },
       { onPoolError: options.onPoolError, onConnectionError: options.onPoolError },
     );
@@ -50,7 +54,7 @@ export class Database implements AsyncDisposable {
     work: (tx: Tx) => Promise<T>,
     { timeoutMs }: { timeoutMs?: number } = {},
   ): Promise<T> {
-    return translateDatabaseErrors(() =>
+    const run = () =>
       this.#prisma.$transaction(
         async (tx) => {
           await tx.$executeRaw`SELECT set_config('app.merchant_id', ${merchantId}, true)`;
@@ -59,8 +63,8 @@ export class Database implements AsyncDisposable {
           return work(tx);
         },
         { maxWait: 3_000, timeout: timeoutMs ?? 10_000 },
-      ),
-    );
+      );
+    return translateDatabaseErrors(() => (timeoutMs === undefined ? run() : withPatience(timeoutMs, run)));
   }
 
   /**

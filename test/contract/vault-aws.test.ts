@@ -21,6 +21,7 @@ import {
   spellings,
   startAws,
   withEnvironment,
+  unannounced,
 } from './vault-setup.ts';
 
 const PLACE: SecretPlace = {
@@ -43,7 +44,7 @@ beforeEach(() => {
 describe('every request', () => {
   test('is signed by the service itself and holds', async () => {
     using vault = secretVault(aws);
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     await vault.open(PLACE, sealed);
     await vault.discard(sealed.secretName, 'now');
     expect(aws.journal.map(({ operation }) => operation).sort()).toEqual([
@@ -79,7 +80,7 @@ describe('every request', () => {
     };
     await withEnvironment(ambient, async () => {
       using vault = secretVault(aws);
-      await vault.open(PLACE, await vault.seal(PLACE, LONG_LIVED));
+      await vault.open(PLACE, await vault.seal(PLACE, LONG_LIVED, unannounced));
     });
     expect(aws.journal).toHaveLength(4);
     for (const entry of aws.journal)
@@ -103,7 +104,7 @@ describe('every request', () => {
     };
     await withEnvironment(workload, async () => {
       using vault = new AwsSecretVault(options);
-      await vault.open(PLACE, await vault.seal(PLACE, TEMPORARY));
+      await vault.open(PLACE, await vault.seal(PLACE, TEMPORARY, unannounced));
     });
     expect(new Set(aws.journal.map(({ accessKeyId }) => accessKeyId))).toEqual(
       new Set([SERVICE_KEY.accessKeyId]),
@@ -114,7 +115,7 @@ describe('every request', () => {
 describe('failures', () => {
   test('that pass are tried three times in all, then vault.unavailable with a time to wait', async () => {
     using vault = secretVault(aws);
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     aws.forget();
     aws.fault({ service: 'secretsmanager', status: 500, type: 'InternalServiceError', times: 'always' });
     const error = await failure(vault.open(PLACE, sealed));
@@ -128,7 +129,7 @@ describe('failures', () => {
   test('a repeated CreateSecret is the same attempt', async () => {
     using vault = secretVault(aws);
     aws.fault({ service: 'secretsmanager', operation: 'CreateSecret', reset: true, executed: true });
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     await expect(vault.open(PLACE, sealed)).resolves.toBeDefined();
     const bodies = aws.journal
       .filter(({ operation }) => operation === 'CreateSecret')
@@ -139,7 +140,7 @@ describe('failures', () => {
 
   test('silence ends', async () => {
     using vault = secretVault(aws, { requestTimeoutMs: 100 });
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     aws.fault({ service: 'kms', hangHeaders: true, times: 'always' });
     const start = performance.now();
     expect(await codeOf(vault.open(PLACE, sealed))).toBe('vault.unavailable');
@@ -152,7 +153,7 @@ describe('failures', () => {
     const { port } = impostor.address() as AddressInfo;
     for (const url of ['http://127.0.0.1:1', `http://127.0.0.1:${String(port)}`]) {
       using vault = secretVault(aws, { endpoints: { kms: url, secretsManager: url } });
-      expect(await codeOf(vault.seal(PLACE, LONG_LIVED))).toBe('vault.unavailable');
+      expect(await codeOf(vault.seal(PLACE, LONG_LIVED, unannounced))).toBe('vault.unavailable');
       expect(await codeOf(vault.open(PLACE, somewhere()))).toBe('vault.unavailable');
       expect(await codeOf(vault.discard('mbk/test/x', 'now'))).toBe('vault.unavailable');
     }
@@ -162,7 +163,7 @@ describe('failures', () => {
 
   test('no text of AWS and no secret leaves in an error, its cause included', async () => {
     using vault = secretVault(aws);
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     aws.fault({
       service: 'kms',
       operation: 'Decrypt',
@@ -185,7 +186,7 @@ describe('failures', () => {
 
   test('a service that AWS does not know, or that has no identity at all, says nothing about the credential', async () => {
     using vault = secretVault(aws);
-    const sealed = await vault.seal(PLACE, LONG_LIVED);
+    const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
     const stranger = { ...SERVICE_KEY, accessKeyId: 'AKIASTRANGER00000000' };
     using unknown = secretVault(aws, { serviceCredentials: stranger });
     expect(await codeOf(unknown.open(PLACE, sealed))).toBe('vault.unavailable');
@@ -195,7 +196,10 @@ describe('failures', () => {
 describe('discarding', () => {
   test('leaves a week for what was in use, and nothing of what was not', async () => {
     using vault = secretVault(aws);
-    const [used, unused] = [await vault.seal(PLACE, LONG_LIVED), await vault.seal(PLACE, LONG_LIVED)];
+    const [used, unused] = [
+      await vault.seal(PLACE, LONG_LIVED, unannounced),
+      await vault.seal(PLACE, LONG_LIVED, unannounced),
+    ];
     await vault.discard(used.secretName, 'in-7-days');
     await vault.discard(unused.secretName, 'now');
     const bodies = aws.journal
@@ -211,7 +215,7 @@ describe('discarding', () => {
 
   test('what is gone, or going, is fine', async () => {
     using vault = secretVault(aws);
-    const { secretName } = await vault.seal(PLACE, LONG_LIVED);
+    const { secretName } = await vault.seal(PLACE, LONG_LIVED, unannounced);
     await vault.discard(secretName, 'in-7-days');
     await vault.discard(secretName, 'in-7-days');
     await vault.discard('mbk/test/never/was', 'now');
@@ -222,7 +226,7 @@ describe('a place', () => {
   test('of another environment does not open', async () => {
     using test1 = secretVault(aws);
     using other = secretVault(aws, { environment: 'production' });
-    const sealed = await test1.seal(PLACE, LONG_LIVED);
+    const sealed = await test1.seal(PLACE, LONG_LIVED, unannounced);
     expect(await codeOf(other.open(PLACE, sealed))).toBe('credential.unreadable');
   });
 
@@ -242,7 +246,7 @@ describe('a place', () => {
     const kms = `http://127.0.0.1:${String((forgetful.address() as AddressInfo).port)}`;
     {
       using vault = secretVault(aws, { endpoints: { kms, secretsManager: aws.url } });
-      const sealed = await vault.seal(PLACE, LONG_LIVED);
+      const sealed = await vault.seal(PLACE, LONG_LIVED, unannounced);
       await expect(vault.open(PLACE, sealed)).resolves.toBeDefined();
       expect(await codeOf(vault.open({ ...PLACE, version: 2 }, sealed))).toBe('credential.unreadable');
     }
@@ -261,7 +265,7 @@ test('an environment or region that could shape a name or host is refused when t
 test('keys of the merchant are never used at the vault', async () => {
   aws.addAccessKey(known(LONG_LIVED, A_ACCOUNT));
   using vault = secretVault(aws);
-  await vault.open(PLACE, await vault.seal(PLACE, LONG_LIVED));
+  await vault.open(PLACE, await vault.seal(PLACE, LONG_LIVED, unannounced));
   expect(aws.journal.some(({ accessKeyId }) => accessKeyId === LONG_LIVED.accessKeyId)).toBe(false);
 });
 

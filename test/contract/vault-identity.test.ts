@@ -231,7 +231,13 @@ describe('the right signer', () => {
   });
 
   test('the last gate stops a request for another host, scheme or port, or by another key', async () => {
-    const target = { region: 'us-east-1', endpoint: aws.url, maxAttempts: 1, requestTimeoutMs: 200 };
+    const target = {
+      region: 'us-east-1',
+      reach: 'anywhere' as const,
+      endpoint: aws.url,
+      maxAttempts: 1,
+      requestTimeoutMs: 200,
+    };
     const { requestHandler } = sdkOptions(target, LONG_LIVED);
     const url = new URL(aws.url);
     const genuine = {

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
+import { LeftoverStore } from '../../src/credentials/leftover-store.ts';
 import { AwsIdentityCheck } from '../../src/credentials/identity-aws.ts';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
 import { AwsSecretVault } from '../../src/credentials/vault-aws.ts';
@@ -74,6 +75,9 @@ export function secretVault(aws: StandIn, change: Partial<AwsSecretVaultOptions>
   });
 }
 
+/** Sealed outside of the service: nobody looks for what stays behind. */
+export const unannounced = () => Promise.resolve();
+
 /** The whole vault on a real database and the stand-in, with two merchants. */
 export async function setUpVault() {
   const testDatabase = await newTestDatabase();
@@ -94,6 +98,7 @@ export async function setUpVault() {
   });
   const parts: VaultParts = {
     store,
+    leftovers: new LeftoverStore(database),
     secrets,
     identity,
     opened,

@@ -29,6 +29,7 @@ import {
   known,
   setUpVault,
   spellings,
+  unannounced,
 } from './vault-setup.ts';
 import type { VaultHouse } from './vault-setup.ts';
 
@@ -169,7 +170,7 @@ describe('one store alone opens nothing', () => {
     const place = { merchantId: MERCHANT_A, credentialId: id, version: 1 };
     const sealed = { ...(await sealedOf(id)), wrappedKey: bytes };
     expect(await codeOf(house.parts.secrets.open(place, sealed))).toBe('credential.unreadable');
-    const other = await house.parts.secrets.seal(place, TEMPORARY);
+    const other = await house.parts.secrets.seal(place, TEMPORARY, unannounced);
     const mixed = { ...sealed, wrappedKey: other.wrappedKey };
     expect(await codeOf(house.parts.secrets.open(place, mixed))).toBe('credential.unreadable');
   });

@@ -56,7 +56,7 @@ export const WEBHOOKS: readonly Mutant[] = [
   },
   {
     name: 'IPv4 inside of IPv6 is not public.',
-    file: 'src/ledger/webhook-target.ts',
+    file: 'src/domain/address.ts',
     find: 'return globalV6.check(address',
     replace: "return address.startsWith('::ffff:') || globalV6.check(address",
     test: GUARD,

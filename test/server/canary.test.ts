@@ -106,10 +106,10 @@ function registerKeys({ standIn }: TestService): void {
 }
 
 /** `onboard` registers the usual keys; here the same ids have canaries as their secrets, and stay. */
-function onboardWithCanary(id: string): Promise<MerchantPerson> {
-  registerKeys(service);
-  const standIn = { ...service.standIn, addAccessKey: () => undefined };
-  return onboard({ ...service, standIn }, id, { awsKey: STORED });
+function onboardWithCanary(id: string, at: TestService = service): Promise<MerchantPerson> {
+  registerKeys(at);
+  const standIn = { ...at.standIn, addAccessKey: () => undefined };
+  return onboard({ ...at, standIn }, id, { awsKey: STORED });
 }
 
 /** The 43 characters that prove; the id in front of them is no secret. */
@@ -526,6 +526,43 @@ describe('every dependency, failing in every way', () => {
     );
     await expectNothingLeaked();
   });
+
+  test('the vault falls silent for what it opened before, and secrets are left over', async () => {
+    await using silent = await startTestService(
+      {
+        SERVICE_AWS_SECRET_ACCESS_KEY: SERVICE.secretAccessKey,
+        SERVICE_DEFAULT_SECRET_ACCESS_KEY: SERVICE_DEFAULT.secretAccessKey,
+        OPENED_CREDENTIALS_TTL_MS: '1',
+        VAULT_TIMEOUT_MS: '700',
+        LOG_LEVEL: 'debug',
+      },
+      service.database,
+    );
+    const person = await onboardWithCanary('merchant-silent', silent);
+    secrets.set('API token of a silent vault', secretOf(person.token));
+    secrets.set('its session key', Buffer.from(silent.env['SESSION_KEY'] ?? '', 'base64'));
+    await useEverySecret(person);
+    const faults: FaultRule[] = [
+      { service: 'kms', status: 500 },
+      { service: 'secretsmanager', status: 429, type: 'ThrottlingException' },
+      { service: 'kms', operation: 'Decrypt', hangHeaders: true },
+      { service: 'secretsmanager', operation: 'CreateSecret', hangHeaders: true },
+      { service: 'kms', status: 400, type: 'DisabledException' },
+    ];
+    for (const fault of faults) {
+      const met = silent.standIn.fault({ ...fault, times: 'always' });
+      await useEverySecret(person);
+      met.remove();
+    }
+    await admin.query(`UPDATE secret_intents SET created_at = created_at - interval '1 day'`);
+    silent.standIn.fault({ operation: 'DeleteSecret', status: 500 });
+    await silent.service.sweepLeftovers();
+    const used = await admin.query(`SELECT 1 FROM audit_events WHERE action = 'credential.used_stale'`);
+    expect(used.rows.length).toBeGreaterThan(0);
+    expect(find(withPrompt(), 'its log', silent.logLines.join('\n'))).toEqual([]);
+    expect(silent.logLines.some((line) => line.includes('left behind'))).toBe(true);
+    await expectNothingLeaked();
+  }, 60_000);
 
   test('our own mistake: a table is not there', async () => {
     await admin.query('ALTER TABLE calls RENAME TO calls_away');

@@ -35,6 +35,11 @@ const DEFINERS = [
   'prices_import',
   'process_alive',
   'reconcile_claim',
+  'secret_announce',
+  'secret_commit',
+  'secret_forget',
+  'secret_leftovers_due',
+  'secret_leftovers_take',
   'webhook_create',
   'webhook_delete',
   'webhook_deliveries_due',
@@ -67,6 +72,7 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'usage_openings',
   'webhooks',
   'webhook_deliveries',
+  'secret_intents',
   'audit_events',
   'audit_heads',
   'operator_keys',
@@ -105,6 +111,7 @@ async function newCopy(): Promise<Copy> {
         VALUES ('${merchant}', 'cred_' || repeat('0', 22), 'x', 'access-key', 'us-east-1', 'x', 1, 'x');
       INSERT INTO credential_versions (merchant_id, credential_id, version, state, wrapped_key, kms_key_arn, secret_name, secret_version_id)
         VALUES ('${merchant}', 'cred_' || repeat('0', 22), 1, 'current', 'x', 'x', 'x', 'x');
+      INSERT INTO secret_intents (merchant_id, secret_name) VALUES ('${merchant}', 'x');
       INSERT INTO api_keys (merchant_id, id, name, environment, secret_hash, pepper_version, scopes, created_by, expires_at)
         VALUES ('${merchant}', '${merchant === A ? 'a' : 'b'}' || repeat('0', 11), 'x', 'test', decode(repeat('00', 32), 'hex'), 1, '{}', 'x', now() + interval '1 day');
       INSERT INTO usage_days (merchant_id, end_user, day, model_id, credential_id, credential_source, api_key_id, region, latencies)

@@ -1,6 +1,7 @@
 import { createOperatorKey } from '../../scripts/operator-key.ts';
 import { readConfig } from '../../src/config/env.ts';
 import { build } from '../../src/container.ts';
+import type { Overrides } from '../../src/container.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { newLogger } from '../../src/observability/logger.ts';
 import type { Service } from '../../src/service.ts';
@@ -30,6 +31,7 @@ export interface TestService extends AsyncDisposable {
 export async function startTestService(
   settings: Record<string, string> = {},
   given?: TestDatabase,
+  overrides: Pick<Overrides, 'clock'> = {},
 ): Promise<TestService> {
   const resources = new Resources();
   try {
@@ -40,7 +42,7 @@ export async function startTestService(
     const logLines: string[] = [];
     const logger = newLogger('info', { write: (line: string) => void logLines.push(line) });
     const { config, secrets } = readConfig(env);
-    const service = resources.use(await build(config, secrets, { logger }));
+    const service = resources.use(await build(config, secrets, { ...overrides, logger }));
     const { port } = await service.listen();
     resources.defer(() => service.shutDown());
     const operator = await createOperatorKey({

@@ -6,7 +6,8 @@ import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { WebhookSender } from '../../src/ledger/webhook-sender-out.ts';
 import type { WebhookSenderOptions } from '../../src/ledger/webhook-sender-out.ts';
-import { isPublic, urlProblem } from '../../src/ledger/webhook-target.ts';
+import { isPublic } from '../../src/domain/address.ts';
+import { urlProblem } from '../../src/ledger/webhook-target.ts';
 import { selfSignedCertificate } from '../server/protocols-certificate.ts';
 
 const PRODUCTION = { plainLoopback: false };

@@ -1,4 +1,6 @@
 import { createCipheriv, createHash, hkdfSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { EnvelopeContext } from '../../src/credentials/envelope.ts';
@@ -69,6 +71,23 @@ describe('an envelope', () => {
     expect(Buffer.concat(parts).toString('hex')).toBe(VECTOR);
   });
 
+  test('has its vector in docs/security.md', () => {
+    const text = readFileSync(path.join(import.meta.dirname, '../../docs/security.md'), 'utf8');
+    const told = /```text\n(data key[^`]*)```/.exec(text)?.[1]?.replaceAll(/\s+/g, ' ').trim();
+    const fields = (['app', 'env', 'merchant_id', 'credential_id', 'version', 'purpose'] as const)
+      .map((field) => `${field}=${CONTEXT[field]}`)
+      .join(' ');
+    const lines = [
+      `data key ${DATA_KEY.toString('hex')}`,
+      `context ${fields}`,
+      `salt ${SALT.toString('hex')}`,
+      `iv ${IV.toString('hex')}`,
+      `plaintext ${PLAINTEXT.toString()}`,
+      `envelope ${VECTOR}`,
+    ];
+    expect(told?.replaceAll(' ', '')).toBe(lines.join('').replaceAll(' ', ''));
+  });
+
   test('never looks the same twice', () => {
     const envelopes = Array.from({ length: 100 }, () => seal(PLAINTEXT, DATA_KEY, CONTEXT).toString('hex'));
     expect(new Set(envelopes).size).toBe(100);
@@ -104,6 +123,40 @@ describe('an envelope is refused', () => {
     }
     for (let at = 1; at < envelope.length; at++)
       expectRefused(Buffer.concat([envelope.subarray(0, at), Buffer.alloc(1), envelope.subarray(at)]));
+  });
+
+  test('with any run of bytes cut out, or any two bits flipped', () => {
+    const envelope = sealVector();
+    for (let at = 0; at < envelope.length; at++)
+      for (const length of [1, 2, 16, 64])
+        expectRefused(Buffer.concat([envelope.subarray(0, at), envelope.subarray(at + length)]));
+    const bits = fc.tuple(...Array<fc.Arbitrary<number>>(2).fill(fc.nat(envelope.length * 8 - 1)));
+    fc.assert(
+      fc.property(bits, ([a = 0, b = 0]) => {
+        fc.pre(a !== b);
+        const altered = Buffer.from(envelope);
+        for (const bit of [a, b])
+          altered.writeUInt8(altered.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);
+        expectRefused(altered);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  test('when any of its parts are those of another envelope of the same key, context and length', () => {
+    const one = seal(PLAINTEXT, DATA_KEY, CONTEXT);
+    const other = seal(Buffer.from('{"kind":"another--"}.'), DATA_KEY, CONTEXT);
+    expect(other.length).toBe(one.length);
+    // Salt, commitment, iv, ciphertext, tag: all mixtures but the two that are whole.
+    const edges = [4, 36, 68, 80, 84, one.length - 16, one.length];
+    const parts = [0, 1, 2, 4, 5].map((i) => [edges[i] ?? 0, edges[i + 1] ?? 0] as const);
+    for (let mixture = 1; mixture < 2 ** parts.length - 1; mixture++) {
+      const spliced = Buffer.from(one);
+      parts.forEach(([from, to], i) => {
+        if (((mixture >> i) & 1) === 1) other.copy(spliced, from, from, to);
+      });
+      expectRefused(spliced);
+    }
   });
 
   test.each([

@@ -1,5 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
+import { inspect } from 'node:util';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
+import type { OpenedCacheOptions } from '../../src/credentials/opened-cache.ts';
+import { VaultRefusal, VaultSilence } from '../../src/credentials/secret-vault.ts';
+import { StaleCopies } from '../../src/credentials/stale-copies.ts';
+import { ServiceError } from '../../src/domain/errors.ts';
 import { SingleFlightCache } from '../../src/memory/single-flight-cache.ts';
 import type { AwsCredential } from '../../src/domain/credential.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
@@ -28,13 +33,18 @@ function opening(name: string): { count: number; open: () => Promise<AwsCredenti
   return state;
 }
 
+/** Opens, and has no stale copy to record. */
+function by(open: () => Promise<AwsCredential>) {
+  return { open, recordStaleUse: () => Promise.reject(new Error('nothing is stale here')) };
+}
+
 describe('opened credentials', () => {
   test('are opened once for many who ask at once, and once more after that never within the time', async () => {
     using cache = new OpenedCache({ clock: new FakeClock() });
     const source = opening('one');
     const place = { merchantId: A, credentialId: ONE, version: 1 };
-    const all = await Promise.all(Array.from({ length: 50 }, () => cache.get(place, source.open)));
-    await cache.get(place, source.open);
+    const all = await Promise.all(Array.from({ length: 50 }, () => cache.get(place, by(source.open))));
+    await cache.get(place, by(source.open));
     expect(source.count).toBe(1);
     expect(new Set(all).size).toBe(1);
   });
@@ -48,9 +58,12 @@ describe('opened credentials', () => {
       { merchantId: A, credentialId: TWO, version: 1 },
       { merchantId: B, credentialId: ONE, version: 1 },
     ];
-    for (const [i, place] of places.entries()) await cache.get(place, opening(String(i)).open);
+    for (const [i, place] of places.entries()) await cache.get(place, by(opening(String(i)).open));
     for (const [i, place] of places.entries()) {
-      const kept = await cache.get(place, () => Promise.reject(new Error('opened again')));
+      const kept = await cache.get(
+        place,
+        by(() => Promise.reject(new Error('opened again'))),
+      );
       expect(kept.kind === 'bedrock-api-key' && kept.apiKey.reveal()).toBe(String(i));
     }
   });
@@ -61,11 +74,11 @@ describe('opened credentials', () => {
     const source = opening('one');
     const place = { merchantId: A, credentialId: ONE, version: 1 };
     for (let ms = 0; ms < 300_000; ms += 30_000) {
-      await cache.get(place, source.open);
+      await cache.get(place, by(source.open));
       clock.ms += 30_000;
     }
     expect(source.count).toBe(1);
-    await cache.get(place, source.open);
+    await cache.get(place, by(source.open));
     expect(source.count).toBe(2);
   });
 
@@ -74,12 +87,12 @@ describe('opened credentials', () => {
     using cache = new OpenedCache({ clock });
     const source = opening('one');
     const place = { merchantId: A, credentialId: ONE, version: 1 };
-    await cache.get(place, source.open);
+    await cache.get(place, by(source.open));
     clock.ms += 59_999;
-    await cache.get(place, source.open);
+    await cache.get(place, by(source.open));
     expect(source.count).toBe(1);
     clock.ms += 60_000;
-    await cache.get(place, source.open);
+    await cache.get(place, by(source.open));
     expect(source.count).toBe(2);
   });
 
@@ -91,12 +104,113 @@ describe('opened credentials', () => {
       { merchantId: A, credentialId: TWO, version: 1 },
       { merchantId: B, credentialId: ONE, version: 1 },
     ];
-    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, gone.open);
-    for (const place of places) await cache.get(place, stays.open);
+    for (const version of [1, 2])
+      await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
+    for (const place of places) await cache.get(place, by(stays.open));
     cache.evict(A, ONE);
-    for (const version of [1, 2]) await cache.get({ merchantId: A, credentialId: ONE, version }, gone.open);
-    for (const place of places) await cache.get(place, stays.open);
+    for (const version of [1, 2])
+      await cache.get({ merchantId: A, credentialId: ONE, version }, by(gone.open));
+    for (const place of places) await cache.get(place, by(stays.open));
     expect([gone.count, stays.count]).toEqual([4, 2]);
+  });
+});
+
+describe('while the vault is silent', () => {
+  const place = { merchantId: A, credentialId: ONE, version: 1 };
+  const silence = () => Promise.reject(new VaultSilence('throttled'));
+  const refusal = (of: 'credential' | 'key') => () => Promise.reject(new VaultRefusal(of, new Error('no')));
+  const TTL_MS = 300_000;
+
+  /** A cache that has opened the credential, a clock past its time, and a count of recorded uses. */
+  async function openedBefore(options: Partial<OpenedCacheOptions> = {}) {
+    const clock = new FakeClock();
+    const cache = new OpenedCache({ clock, ttlMs: TTL_MS, patienceMs: 20, ...options });
+    await cache.get(place, by(opening('one').open));
+    clock.ms += TTL_MS;
+    const uses = { recorded: 0, asked: 0 };
+    const get = (open: () => Promise<AwsCredential>, recordStaleUse = () => Promise.resolve()) =>
+      cache.get(place, {
+        open: () => {
+          uses.asked += 1;
+          return open();
+        },
+        recordStaleUse: () => {
+          uses.recorded += 1;
+          return recordStaleUse();
+        },
+      });
+    return { cache, clock, uses, get };
+  }
+
+  test('what was opened before is used, each use recorded, and the vault is left alone for a while', async () => {
+    const { cache, clock, uses, get } = await openedBefore();
+    using _ = cache;
+    for (let i = 0; i < 3; i++)
+      expect(await get(silence)).toMatchObject({ apiKey: { reveal: expect.any(Function) } });
+    expect(uses).toEqual({ recorded: 3, asked: 1 });
+    clock.ms += 5_000;
+    await get(silence);
+    expect(uses).toEqual({ recorded: 4, asked: 2 });
+    clock.ms += 5_000;
+    await get(opening('two').open);
+    await get(silence);
+    expect(uses).toEqual({ recorded: 4, asked: 3 });
+  });
+
+  test('for 15 minutes and not longer', async () => {
+    const { cache, clock, get } = await openedBefore();
+    using _ = cache;
+    clock.ms += 899_999;
+    await get(silence);
+    clock.ms += 1;
+    await expect(get(silence)).rejects.toThrow('vault.unavailable');
+  });
+
+  test('a vault that only hangs is not waited for', async () => {
+    const { cache, uses, get } = await openedBefore();
+    using _ = cache;
+    await get(() => new Promise(() => undefined));
+    expect(uses).toEqual({ recorded: 1, asked: 1 });
+  });
+
+  test('a use that cannot be recorded is none', async () => {
+    const { cache, get } = await openedBefore();
+    using _ = cache;
+    const gone = () => Promise.reject(new ServiceError('credential.not_usable', 'replaced'));
+    await expect(get(silence, gone)).rejects.toThrow('credential.not_usable');
+  });
+
+  test.each([{ ttlMs: 0 }, { staleMs: 0 }])('%o keeps no copy', async (options) => {
+    const { cache, get } = await openedBefore(options);
+    using _ = cache;
+    await expect(get(silence)).rejects.toThrow('vault.unavailable');
+  });
+
+  test.each(['credential', 'key'] as const)(
+    'a refusal of the %s ends what it concerns, at once',
+    async (of) => {
+      const { cache, get } = await openedBefore();
+      using _ = cache;
+      const other = { merchantId: B, credentialId: TWO, version: 1 };
+      await cache.get(other, by(opening('other').open));
+      await expect(get(refusal(of))).rejects.toThrow('credential.unreadable');
+      cache.heed(place, new VaultRefusal(of, new Error('no')));
+      await expect(get(silence)).rejects.toThrow('vault.unavailable');
+      const spared = cache.get(other, by(silence)).then(
+        () => true,
+        () => false,
+      );
+      expect(await spared).toBe(of === 'credential');
+    },
+  );
+
+  test('a copy is no text in memory, and is gone with the cache', () => {
+    const copies = new StaleCopies({ clock: new FakeClock(), max: 10, keptMs: 1_000, pauseMs: 10 });
+    copies.keep('a', { kind: 'bedrock-api-key', apiKey: new Secret('ABSKcanary') });
+    expect(inspect(copies, { depth: 9, showHidden: true })).not.toContain('ABSKcanary');
+    expect(copies.open('a')).toMatchObject({ kind: 'bedrock-api-key' });
+    copies[Symbol.dispose]();
+    expect(copies.size).toBe(0);
   });
 });
 

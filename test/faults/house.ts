@@ -1,0 +1,294 @@
+import { randomBytes } from 'node:crypto';
+import type { FaultHandle, FaultRule } from '../aws/faults.ts';
+import type { JournalEntry } from '../aws/journal.ts';
+import { AWS } from '../support/aws-keys.ts';
+import { newTestDatabase } from '../support/database.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
+import type { Road } from '../support/fault-proxy.ts';
+import { directFields, onboard } from '../support/people.ts';
+import type { Answer, MerchantPerson } from '../support/people.ts';
+import { onServer } from '../support/postgres.ts';
+import { startTestService } from '../support/service.ts';
+import type { TestService } from '../support/service.ts';
+import type { Case, Dependency, How } from './expected.ts';
+
+const MODEL = 'amazon.nova-micro-v1:0';
+const SIX_MINUTES_MS = 360_000;
+
+/** Two thirds of a second stand for three to five of production, so that a loaded machine does not take the well for the broken. */
+const SHORT = {
+  Postgres: { DATABASE_TIMEOUT_MS: '700' },
+  KMS: { VAULT_TIMEOUT_MS: '700' },
+  'Secrets Manager': { VAULT_TIMEOUT_MS: '700' },
+  STS: { VAULT_TIMEOUT_MS: '700' },
+  Bedrock: { UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '2000' },
+} as const satisfies Record<Dependency, Record<string, string>>;
+
+const ENDPOINTS = {
+  KMS: 'ENDPOINT_KMS',
+  'Secrets Manager': 'ENDPOINT_SECRETS_MANAGER',
+  STS: 'ENDPOINT_STS',
+  Bedrock: 'ENDPOINT_BEDROCK_RUNTIME',
+} as const;
+
+/** Later than the limit above; Bedrock may take its time. Milliseconds. */
+const SLOW_MS: Record<Dependency, number> = {
+  Postgres: 1_800,
+  KMS: 1_000,
+  'Secrets Manager': 1_000,
+  STS: 1_000,
+  Bedrock: 300,
+};
+
+const AWS_FAULTS = {
+  KMS: { service: 'kms' },
+  'Secrets Manager': { service: 'secretsmanager' },
+  STS: { service: 'sts' },
+  Bedrock: { service: 'bedrock-runtime' },
+} as const satisfies Record<string, FaultRule>;
+
+/** What came of one request during a fault, and after it. */
+export interface Observed {
+  /** In the words of expected.ts. */
+  answer: string;
+  tookMs: number;
+  /** The requests of Bedrock's that carried this one's words. */
+  sent: readonly JournalEntry[];
+  /** From the end of the fault to the first success. */
+  recoveredMs: number;
+  /** Credentials that were stored although the answer was an error. */
+  stored: number;
+}
+
+interface Cell {
+  name: Case;
+  person: MerchantPerson;
+  /** The key that may sign, and no other. */
+  keyId: string;
+  send: (words: string) => Promise<Answer>;
+  words: string;
+}
+
+/** The service with a road of its own to one thing it needs, and the people who use it. */
+export class FaultHouse implements AsyncDisposable {
+  readonly service: TestService;
+  readonly #what: Dependency;
+  readonly #proxy: FaultProxy;
+  readonly #clock: { aheadMs: number };
+  readonly #close: () => Promise<void>;
+  #settled!: MerchantPerson;
+  #fault: FaultHandle | undefined;
+
+  private constructor(
+    what: Dependency,
+    service: TestService,
+    { proxy, clock, close }: { proxy: FaultProxy; clock: { aheadMs: number }; close: () => Promise<void> },
+  ) {
+    this.#what = what;
+    this.service = service;
+    this.#proxy = proxy;
+    this.#clock = clock;
+    this.#close = close;
+  }
+
+  static async start(what: Dependency): Promise<FaultHouse> {
+    const database = await newTestDatabase();
+    const proxy = await FaultProxy.start();
+    const clock = { aheadMs: 0 };
+    const url = new URL(database.url);
+    url.port = String(proxy.port);
+    proxy.leadTo(database.url);
+    const road: Record<string, string> =
+      what === 'Postgres' ? { DATABASE_URL: url.href } : { [ENDPOINTS[what]]: proxy.url };
+    const service = await startTestService({ ...SHORT[what], ...road }, database, {
+      clock: { now: () => Date.now() + clock.aheadMs },
+    });
+    if (what !== 'Postgres') proxy.leadTo(service.standIn.url);
+    const close = async () => {
+      await proxy.set({ kind: 'open' });
+      await service[Symbol.asyncDispose]();
+      await proxy[Symbol.asyncDispose]();
+      await database[Symbol.asyncDispose]();
+    };
+    const house = new FaultHouse(what, service, { proxy, clock, close });
+    house.#settled = await onboard(service, 'long-here');
+    return house;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#close();
+  }
+
+  /** Breaks the road, has every case meet it at one time, and mends it. */
+  async observe(how: How): Promise<Record<Case, Observed>> {
+    const cells = await this.#cells(how);
+    await this.#break(how);
+    const during = await Promise.all(
+      cells.map(async (cell) => {
+        const startedAt = performance.now();
+        return { answer: await cell.send(cell.words), tookMs: performance.now() - startedAt };
+      }),
+    );
+    await this.#mend();
+    const mendedAt = performance.now();
+    const after = await Promise.all(cells.map((cell) => recovery(cell, mendedAt)));
+    const seen = await Promise.all(
+      cells.map(async (cell, i): Promise<[Case, Observed]> => {
+        const { answer, tookMs } = during[i] as { answer: Answer; tookMs: number };
+        const sent = this.service.standIn.journal.filter(
+          ({ service, bodyBase64 }) =>
+            service === 'bedrock-runtime' &&
+            Buffer.from(bodyBase64, 'base64').toString().includes(`"${cell.words} `),
+        );
+        const failedStore = cell.name === 'store' && answer.status !== 201;
+        const stored = failedStore ? await countStored(cell.person, cell.words) : 0;
+        const told = `${inWords(answer)}${await this.#inBooks(answer)}`;
+        return [cell.name, { answer: told, tookMs, sent, recoveredMs: after[i] ?? Infinity, stored }];
+      }),
+    );
+    return Object.fromEntries(seen) as Record<Case, Observed>;
+  }
+
+  /** Rows by state; those still held are put past their deadline and swept, as time would do it. */
+  async statesAfterDeadline(): Promise<Record<string, number>> {
+    return onServer(this.service.database.adminUrl, async (client) => {
+      await client.query(
+        `UPDATE calls SET deadline = clock_timestamp() - interval '1 second' WHERE state = 'held'`,
+      );
+      await client.query('SELECT ledger_sweep(1000)');
+      const { rows } = await client.query<{ state: string; count: number }>(
+        'SELECT state, count(*)::int AS count FROM calls GROUP BY state',
+      );
+      return Object.fromEntries(rows.map(({ state, count }) => [state, count]));
+    });
+  }
+
+  async #cells(how: How): Promise<Cell[]> {
+    const { service } = this;
+    const stranger = await onboard(service, `stranger-${how.replace(/\W/g, '-')}`);
+    const settled = this.#settled;
+    const other = await storeCredential(settled, `other ${how}`);
+    // Opened, and then forgotten by all but the copy that is kept for bad days.
+    await mustBe(200, chat(settled, 'warm up', { credentialId: other }));
+    this.#clock.aheadMs += SIX_MINUTES_MS;
+    await Promise.all([
+      mustBe(200, chat(settled, 'warm up', { credentialId: settled.credentialId })),
+      mustBe(200, chat(settled, 'warm up', directFields())),
+    ]);
+    const cell = (name: Case, person: MerchantPerson, send: (words: string) => Promise<Answer>): Cell => {
+      const words = `cell-${randomBytes(8).toString('hex')}`;
+      const keyId = (name.startsWith('direct') ? AWS.merchantADirect : AWS.merchantA).accessKeyId;
+      return { name, person, keyId, words, send };
+    };
+    const by = (person: MerchantPerson, credential: object) => (words: string) =>
+      chat(person, words, credential);
+    return [
+      cell('stored, never opened', stranger, by(stranger, { credentialId: stranger.credentialId })),
+      cell('stored, open', settled, by(settled, { credentialId: settled.credentialId })),
+      cell('stored, opened before', settled, by(settled, { credentialId: other })),
+      cell('direct, new', stranger, by(stranger, directFields())),
+      cell('direct, known', settled, by(settled, directFields())),
+      cell('store', settled, (words) => settled.post('/credentials', newCredential(words))),
+      cell('test', settled, () => settled.post(`/credentials/${settled.credentialId}/test`, {})),
+    ];
+  }
+
+  async #break(how: How): Promise<void> {
+    const delayMs = SLOW_MS[this.#what];
+    const roads: Partial<Record<How, Road>> = {
+      refused: { kind: 'refused' },
+      'black hole': { kind: 'black hole' },
+      slow: { kind: 'slow', delayMs },
+      ...(this.#what === 'Postgres' && {
+        throttled: { kind: 'postgres-error', sqlState: '53300' },
+        '5xx': { kind: 'postgres-error', sqlState: '57P03' },
+      }),
+    };
+    const road = roads[how];
+    if (road !== undefined) await this.#proxy.set(road);
+    else if (this.#what !== 'Postgres')
+      this.#fault = this.service.standIn.fault({
+        ...AWS_FAULTS[this.#what],
+        ...saidByAws(how),
+        times: 'always',
+      });
+  }
+
+  async #mend(): Promise<void> {
+    this.#fault?.remove();
+    await this.#proxy.set({ kind: 'open' });
+  }
+
+  /** What the ledger and the audit trail have of a request. */
+  async #inBooks(answer: Answer): Promise<string> {
+    const requestId = answer.headers.get('x-request-id') ?? (answer.json['requestId'] as string);
+    return onServer(this.service.database.adminUrl, async (client) => {
+      const calls = await client.query<{ state: string }>('SELECT state FROM calls WHERE request_id = $1', [
+        requestId,
+      ]);
+      const stale = await client.query(
+        `SELECT 1 FROM audit_events WHERE request_id = $1 AND action = 'credential.used_stale'`,
+        [requestId],
+      );
+      // A row that a slow Postgres wrote after all: nothing was sent for it, and its deadline ends it.
+      const states = calls.rows
+        .map(({ state }) => state)
+        .filter((state) => this.#what !== 'Postgres' || state !== 'held');
+      const all = [...states, ...(stale.rows.length > 0 ? ['stale'] : [])].join(', ');
+      if (all === '') return '';
+      return answer.status === 200 ? ` ${all}` : `, ${all}`;
+    });
+  }
+}
+
+function saidByAws(how: How): FaultRule {
+  return how === 'throttled'
+    ? { status: 429, type: 'ThrottlingException', message: 'slow down' }
+    : { status: 500, type: 'InternalServerException', message: 'broken' };
+}
+
+function inWords({ status, json, headers }: Answer): string {
+  const code = typeof json['code'] === 'string' ? ` ${json['code']}` : '';
+  const retryAfter = headers.get('retry-after');
+  return `${String(status)}${code}${retryAfter === null ? '' : ` (${retryAfter} s)`}`;
+}
+
+async function recovery(cell: Cell, mendedAt: number): Promise<number> {
+  for (;;) {
+    const { status } = await cell.send(`after ${cell.words}`);
+    const ms = performance.now() - mendedAt;
+    if (status < 300 || ms > 20_000) return status < 300 ? ms : Infinity;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function chat(person: MerchantPerson, words: string, credential: object): Promise<Answer> {
+  return person.post('/chat', { modelId: MODEL, prompt: `${words} please`, ...credential });
+}
+
+function newCredential(name: string) {
+  const { accessKeyId, secretAccessKey } = AWS.merchantA;
+  return {
+    kind: 'access-key',
+    name,
+    region: 'us-east-1',
+    awsAccessKeyId: accessKeyId,
+    awsSecretAccessKey: secretAccessKey,
+  };
+}
+
+async function storeCredential(person: MerchantPerson, name: string): Promise<string> {
+  const answer = await mustBe(201, person.post('/credentials', newCredential(name)));
+  return answer.json['id'] as string;
+}
+
+async function countStored(person: MerchantPerson, name: string): Promise<number> {
+  const { json } = await person.get('/credentials');
+  return (json['items'] as { name: string }[]).filter((credential) => credential.name === name).length;
+}
+
+async function mustBe(status: number, sending: Promise<Answer>): Promise<Answer> {
+  const answer = await sending;
+  if (answer.status === status) return answer;
+  throw new Error(`was answered ${String(answer.status)}: ${answer.text}`);
+}

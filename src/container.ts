@@ -11,6 +11,7 @@ import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
 import { systemClock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
+import { FairQueue } from './gateway/fair-queue.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
@@ -80,7 +81,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     apiKeyStore,
     audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(admission, runtime, answers, config),
+    gateway: new Gateway({ admission, runtime, answers, queue: buildFairQueue(config) }, config),
     health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
@@ -97,7 +98,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     usageVerify: new UsageVerifyStore(database),
     webhooks,
   };
-  const app = createApp(services, (how) => authenticate(verify, how));
+  const app = createApp(services, (how) => authenticate(verify, how), config);
   return new Service({
     config,
     server: createServer(app, serverOptions(config, logger)),
@@ -117,6 +118,16 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       merchants,
       database,
     ],
+  });
+}
+
+function buildFairQueue(config: Config): FairQueue {
+  const { callsInFlightMax: inFlightMax, callsInFlightSharePercent: share } = config;
+  return new FairQueue({
+    inFlightMax,
+    inFlightPerMerchantMax: Math.max(1, Math.floor((inFlightMax * share) / 100)),
+    waitingPerMerchantMax: config.callsWaitingMax,
+    waitMs: config.callsWaitMs,
   });
 }
 

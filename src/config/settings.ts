@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
-import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
+import { flag, integer, list, network, optional, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
 /** Every setting that is not a secret. The order is that of .env.example, which a test holds equal. */
@@ -132,6 +132,24 @@ export const SETTINGS = {
     flag,
     'false',
   ),
+  trustedProxies: setting(
+    'TRUSTED_PROXIES',
+    'Addresses or networks (10.0.0.0/8) of the proxies in front, separated by commas: X-Forwarded-For is believed from them. Without it all clients behind a proxy are one address.',
+    list.pipe(z.array(network)),
+    '',
+  ),
+  authFailuresPerAddressMax: setting(
+    'AUTH_FAILURES_PER_ADDRESS_MAX',
+    'Failed authentications a minute of one address (IPv6: /64), in this process; more are answered 429. A token that was good before is let in all the same.',
+    integer(1, 1_000_000),
+    '120',
+  ),
+  authFailuresPerKeyMax: setting(
+    'AUTH_FAILURES_PER_KEY_MAX',
+    'The same for the id of one key, whoever sends it.',
+    integer(1, 1_000_000),
+    '20',
+  ),
 
   wireBodyBytesMax: setting(
     'WIRE_BODY_BYTES_MAX',
@@ -162,6 +180,31 @@ export const SETTINGS = {
     'Sockets that may be open to us.',
     integer(1, 1_000_000),
     '10000',
+  ),
+
+  callsInFlightMax: setting(
+    'CALLS_IN_FLIGHT_MAX',
+    'Paid calls in flight in this process, streams until their end. Beyond it calls wait, and merchants take turns. No more than UPSTREAM_SOCKETS_MAX, where turns end.',
+    integer(1, 100_000),
+    '1024',
+  ),
+  callsInFlightSharePercent: setting(
+    'CALLS_IN_FLIGHT_SHARE_PERCENT',
+    'Percent of CALLS_IN_FLIGHT_MAX that one merchant may have; the rest stays free for others.',
+    integer(1, 100),
+    '50',
+  ),
+  callsWaitingMax: setting(
+    'CALLS_WAITING_MAX',
+    'Calls of one merchant that may wait for a place; more are answered 429 or 503 at once.',
+    integer(0, 100_000),
+    '50',
+  ),
+  callsWaitMs: setting(
+    'CALLS_WAIT_MS',
+    'Milliseconds. The longest that a call waits for a place.',
+    integer(0, 60_000),
+    '2000',
   ),
 
   upstreamSocketsMax: setting(

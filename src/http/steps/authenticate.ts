@@ -21,7 +21,7 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
   const passport = new Passport();
   passport.use(
     'bearer',
-    newBearerStrategy((token) => verify(token, how)),
+    newBearerStrategy((token, { address }: { address: string }) => verify(token, { ...how, address })),
   );
   return (req, res, next) => {
     let token: string;
@@ -31,7 +31,8 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
       next(error);
       return;
     }
-    const shown = { headers: { authorization: `Bearer ${token}` } } as unknown as Request;
+    const headers = { authorization: `Bearer ${token}` };
+    const shown = { headers, address: req.ip ?? '' } as unknown as Request;
     const decide = (error: unknown, principal?: Principal | false): void => {
       if (error !== null && error !== undefined) next(error);
       else if (principal === false || principal === undefined) next(notAccepted());

@@ -74,7 +74,7 @@ class Spending {
   async begin(name: string): Promise<(attempt: Attempt) => void> {
     const { max } = this.#options;
     const entry = this.#entry(name);
-    while (this.#fall(entry) + entry.pending >= max) {
+    while (this.#fall(entry) + entry.pending > max - 1) {
       if (entry.failures > max - 1) throw this.#refusal(entry);
       await new Promise<void>((resolve) => entry.waiting.push(resolve));
     }

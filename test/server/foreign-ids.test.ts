@@ -2,12 +2,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { openApiDocument } from '../../src/http/openapi.ts';
 import { ROUTES } from '../../src/http/routes.ts';
 import type { Route } from '../../src/http/route.ts';
 import { AWS } from '../support/aws-keys.ts';
 import { converseBody, directFields, onboard, operatorOf, Person } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
+import { parametersOf } from '../support/parameters.ts';
+import type { Parameter } from '../support/parameters.ts';
 import { startReceiver } from '../support/receiver.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -108,44 +109,6 @@ const NOT_OF_REQUESTS = [
   /^x-(amzn-(requestid|errortype|bedrock-request-metadata)|request-id|permission|powered-by|amz-(retry-after|security-token))$/,
   /^x-bedrock-(credential-(source|region|account)|call-id|max-tokens|idempotent-replay|error-code|export-[a-z]+)$/,
 ];
-
-interface Parameter {
-  route: Route;
-  /** `path cid`, `body credentialId` */
-  name: string;
-}
-
-interface Operation {
-  parameters?: { name: string; in: string }[];
-  requestBody?: { content: Record<string, { schema: Schema }> };
-}
-interface Schema {
-  properties?: Record<string, unknown>;
-  oneOf?: Schema[];
-  anyOf?: Schema[];
-}
-
-/** As the OpenAPI document has them, which is made from the table; and the headers, from the code that reads them. */
-function parametersOf(route: Route): Parameter[] {
-  const { paths } = openApiDocument([route]) as { paths: Record<string, Record<string, Operation>> };
-  const operation = Object.values(Object.values(paths)[0] ?? {})[0] ?? {};
-  const body = operation.requestBody?.content['application/json']?.schema ?? {};
-  const names = [
-    ...(operation.parameters ?? []).map(
-      (one) =>
-        `${one.in} ${one.name.toLowerCase() === one.name ? one.name : one.in === 'header' ? one.name.toLowerCase() : one.name}`,
-    ),
-    ...memberNames(body).map((name) => `body ${name}`),
-    ...(route.permission === 'invoke'
-      ? ['x-bedrock-credential-id', 'x-bedrock-session', 'x-bedrock-end-user'].map((name) => `header ${name}`)
-      : []),
-  ];
-  return [...new Set(names)].map((name) => ({ route, name }));
-}
-
-function memberNames({ properties = {}, oneOf = [], anyOf = [] }: Schema): string[] {
-  return [...Object.keys(properties), ...[...oneOf, ...anyOf].flatMap(memberNames)];
-}
 
 const titleOf = ({ method, path: at }: Route): string =>
   `${method} ${at.replace('/api/merchants/:id/bedrock', '…')}`;

@@ -80,7 +80,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     apiKeys,
     apiKeyStore,
     audit: new AuditStore(database),
-    bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
+    bodyBudget: buildBodyBudget(config),
     gateway: new Gateway({ admission, runtime, answers, queue: buildFairQueue(config) }, config),
     health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
@@ -119,6 +119,17 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       database,
     ],
   });
+}
+
+/** A part that holds the largest body at least. */
+function buildBodyBudget(config: Config): BodyBudget {
+  const {
+    inFlightBodyBytesMax: all,
+    inFlightBodySharePercent: share,
+    wireBodyBytesMax,
+    jsonBodyBytesMax,
+  } = config;
+  return new BodyBudget(all, Math.max((all * share) / 100, wireBodyBytesMax, jsonBodyBytesMax));
 }
 
 function buildFairQueue(config: Config): FairQueue {

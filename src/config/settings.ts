@@ -169,6 +169,12 @@ export const SETTINGS = {
     integer(1_024, 100_000_000_000),
     '268435456',
   ),
+  inFlightBodySharePercent: setting(
+    'IN_FLIGHT_BODY_SHARE_PERCENT',
+    'Percent of IN_FLIGHT_BODY_BYTES_MAX that the bodies of one merchant may have, but always one of the largest; more is answered 429.',
+    integer(1, 100),
+    '25',
+  ),
   bodyTimeoutMs: setting(
     'BODY_TIMEOUT_MS',
     'Milliseconds. Longest upload of a body.',

@@ -212,6 +212,8 @@ export interface ServiceErrorOptions {
   cause?: unknown;
   /** Sent as `Retry-After`, in seconds. */
   retryAfterSeconds?: number;
+  /** What `WWW-Authenticate` says instead of what the code has: `bare`, without an error; or that the request itself was wrong (RFC 6750 3.1). */
+  challenge?: 'bare' | 'invalid_request';
   /** The limit that was reached, for the headers RateLimit and RateLimit-Policy. */
   limit?: { name: string; max: number; used: number; resetSeconds?: number | null | undefined };
   /** What was wrong, field by field; safe to show: never echoes the values sent. */

@@ -29,34 +29,58 @@ const JWT_FORM = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$/;
  * Who fails too often is refused before the database is asked. A token that this process has seen to be good is never refused for
  * what others send from the same address or for the same key; nor is one that needs no database, if it is good.
  */
-export function newBearerVerifier({ apiKeys, jwt, devTokens, failures }: BearerParts): VerifyBearer {
-  return async (token, { remembered, address }) => {
-    const isDev = devTokens && token.startsWith('dev_');
-    const isOurs = !isDev && !JWT_FORM.test(token);
-    const local = isDev ? parseDevToken(token) : isOurs ? undefined : await jwt?.(token);
+export function newBearerVerifier(parts: BearerParts): VerifyBearer {
+  return async (token, from) => {
+    const isOurs = !isDev(token, parts) && !JWT_FORM.test(token);
+    const local = isOurs ? undefined : await ofAnother(token, parts);
     if (local !== undefined) return local;
-    const known = isOurs ? apiKeys.inMemory(token) : NOBODY;
-    const verify = () => (remembered ? apiKeys.verifyRemembered(token) : apiKeys.verify(token));
-    if (known.seems === 'good') return verify();
-    const done = await failures.begin(address, known.key);
-    let attempt: Attempt = 'open';
-    try {
-      const principal = known.seems === 'bad' ? undefined : await verify();
-      attempt = principal === undefined ? 'failed' : 'passed';
-      return principal;
-    } finally {
-      done(attempt);
-    }
+    const known = isOurs ? parts.apiKeys.inMemory(token) : NOBODY;
+    return known.seems === 'good' ? ofOurs(token, parts, from) : attempt(token, known, parts, from);
   };
 }
 
+function isDev(token: string, { devTokens }: BearerParts): boolean {
+  return devTokens && token.startsWith('dev_');
+}
+
+/** Kinds of token that are verified without the database. */
+async function ofAnother(token: string, parts: BearerParts): Promise<Principal | undefined> {
+  return isDev(token, parts) ? parseDevToken(token) : parts.jwt?.(token);
+}
+
+function ofOurs(
+  token: string,
+  { apiKeys }: BearerParts,
+  { remembered }: BearerFrom,
+): Promise<Principal | undefined> {
+  return remembered ? apiKeys.verifyRemembered(token) : apiKeys.verify(token);
+}
+
+/** One that may fail, within the budget of who sends it. */
+async function attempt(
+  token: string,
+  known: ReturnType<ApiKeys['inMemory']>,
+  parts: BearerParts,
+  from: BearerFrom,
+): Promise<Principal | undefined> {
+  const done = await parts.failures.begin(from.address, known.key);
+  let went: Attempt = 'open';
+  try {
+    const principal = known.seems === 'bad' ? undefined : await ofOurs(token, parts, from);
+    went = principal === undefined ? 'failed' : 'passed';
+    return principal;
+  } finally {
+    done(went);
+  }
+}
+
 /** The same as a passport strategy. It takes tokens from query and body too, so it is shown neither (http/steps/authenticate.ts). */
-export function newBearerStrategy<Shown>(
-  verify: (token: string, shown: Shown) => Promise<Principal | undefined>,
+export function newBearerStrategy(
+  verify: (token: string, shown: { address?: string }) => Promise<Principal | undefined>,
 ) {
   const options = { realm: 'merchant-bedrock', passReqToCallback: true } as const;
   return new Strategy(options, (shown: unknown, token: string, done: Done) => {
-    verify(token, shown as Shown).then(
+    verify(token, shown as { address?: string }).then(
       (principal) => {
         done(null, principal ?? false);
       },

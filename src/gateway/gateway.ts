@@ -60,16 +60,16 @@ export class Gateway {
   /** A call keeps its place until its answer was read to the end, by whomever. */
   async #inTurn(paid: PaidCall): Promise<PaidReply> {
     const place = await this.#queue.enter(paid.merchant.id, paid.callerGone);
-    let streams = false;
+    const answer: { streams: boolean } = { streams: false };
     try {
       return await this.#call(paid, (rest) => {
-        streams = true;
+        answer.streams = true;
         void rest.finally(() => {
           place.leave();
         });
       });
     } finally {
-      if (!streams) place.leave();
+      if (!answer.streams) place.leave();
     }
   }
 

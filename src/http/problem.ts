@@ -121,17 +121,24 @@ function send(res: ServerResponse, error: ServiceError, answer: Answer): void {
   for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value);
   res.setHeader('cache-control', 'no-store');
   res.setHeader('content-length', body.length);
-  const challenge = challengeOf(error);
-  if (challenge !== undefined) res.setHeader('www-authenticate', challenge);
-  const { retryAfterSeconds, limit } = error.options;
-  if (retryAfterSeconds !== undefined)
-    res.setHeader('retry-after', Math.max(0, Math.ceil(retryAfterSeconds)));
-  for (const [name, value] of Object.entries(rateLimitHeaders(limit === undefined ? [] : [limit])))
-    res.setHeader(name, value);
+  for (const [name, value] of Object.entries(headersOf(error))) res.setHeader(name, value);
   // Tells the client to stop an upload that nobody will read; server-http1.ts then lets the answer arrive first.
   if (hasLargeUnreadBody(res.req)) res.setHeader('connection', 'close');
   if (res.req.method === 'HEAD') res.end();
   else res.end(body);
+}
+
+/** What an error says in headers, in whatever words its body is. */
+function headersOf(error: ServiceError): Record<string, string> {
+  const { retryAfterSeconds, limit } = error.options;
+  const challenge = challengeOf(error);
+  return {
+    ...(challenge !== undefined && { 'www-authenticate': challenge }),
+    ...(retryAfterSeconds !== undefined && {
+      'retry-after': String(Math.max(0, Math.ceil(retryAfterSeconds))),
+    }),
+    ...rateLimitHeaders(limit === undefined ? [] : [limit]),
+  };
 }
 
 function challengeOf(error: ServiceError): string | undefined {

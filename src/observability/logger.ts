@@ -25,7 +25,11 @@ export function newLogger(level: string, destination?: DestinationStream): Logge
   const options = { level, base: null, timestamp: () => `,"time":"${new Date().toISOString()}"` };
   const out = destination ?? pino.destination(BUFFERED);
   // The whole line, as it goes out: whatever wrote it, nothing is behind this but the file descriptor.
-  const scanned = { write: (line: string) => out.write(scrubLine(line)) };
+  const scanned = {
+    write: (line: string) => {
+      out.write(scrubLine(line));
+    },
+  };
   const log = pino(options, scanned);
   return {
     info: (event, fields = {}) => {

@@ -115,7 +115,7 @@ describe.each(ROUTES.map((route): [string, Route] => [`${route.method} ${route.p
                 route.method,
                 pathOf(route, name, canary),
                 bodyOf(route, name, value),
-                headers as Record<string, string>,
+                headers,
               );
               // What was taken may be shown to who gave it: names, urls.
               if (answer.status < 400) return;

@@ -256,7 +256,7 @@ function ask(person: Person, one: Case, value: string): Promise<Answer> {
     one.route.method,
     targetOf(one, value),
     bodyFor(one, value),
-    headers as Record<string, string>,
+    headers,
   );
 }
 

@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { ServiceError } from '../../src/domain/errors.ts';
+import type { ServiceError } from '../../src/domain/errors.ts';
 import { FairQueue } from '../../src/gateway/fair-queue.ts';
 import type { FairQueueOptions, Place } from '../../src/gateway/fair-queue.ts';
 
@@ -176,8 +176,8 @@ describe('whatever comes, in whatever order', () => {
               },
             );
           } else if (what === 'leave')
-            inFlight.splice(Number(who) % Math.max(1, inFlight.length), 1)[0]?.place.leave();
-          else waiting[Number(who) % Math.max(1, waiting.length)]?.abort.abort();
+            inFlight.splice(who % Math.max(1, inFlight.length), 1)[0]?.place.leave();
+          else waiting[who % Math.max(1, waiting.length)]?.abort.abort();
           await turn();
           expect(queue.inFlight).toBe(inFlight.length);
           expect(inFlight.length).toBeLessThanOrEqual(bounds.inFlightMax);

@@ -22,7 +22,7 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
   const passport = new Passport();
   passport.use(
     'bearer',
-    newBearerStrategy((token, { address }: { address: string }) => verify(token, { ...how, address })),
+    newBearerStrategy((token, { address = '' }) => verify(token, { ...how, address })),
   );
   return (req, res, next) => {
     let token: string;

@@ -106,7 +106,7 @@ export class ApiKeys {
    */
   inMemory(text: string): { key?: string; seems: 'good' | 'bad' | 'unknown' } {
     const token = parseToken(text);
-    if (token?.environment !== this.#parts.environment) return { seems: 'bad' };
+    if (token === undefined || token.environment !== this.#parts.environment) return { seems: 'bad' };
     const key = nameOf(token);
     if (this.#good.has(this.#memoryKeyOf(token))) return { key, seems: 'good' };
     const refused = this.#refused.get(key);

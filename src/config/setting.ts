@@ -1,4 +1,3 @@
-import { isIP } from 'node:net';
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
 
@@ -28,12 +27,10 @@ export const url = z
     'must be an http(s) URL',
   );
 /** An address, or a network as address/bits. */
-export const network = z.string().refine((value) => {
-  const [address = '', bits, ...rest] = value.split('/');
-  const bitsMax = { 4: 32, 6: 128 }[isIP(address)];
-  if (bitsMax === undefined || rest.length > 0) return false;
-  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= bitsMax);
-}, 'must be IP addresses or networks such as 10.0.0.0/8');
+export const network = z.union(
+  [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+  'must be IP addresses or networks such as 10.0.0.0/8',
+);
 export const region = z.enum(
   BEDROCK_REGIONS,
   'must be a region where Bedrock has an endpoint, such as us-east-1',

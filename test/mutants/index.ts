@@ -5,6 +5,7 @@ import { CALLERS } from './callers.ts';
 import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
+import { HARDENING } from './hardening.ts';
 import { HTTP } from './http.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
@@ -34,4 +35,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...WEBHOOKS,
   ...SHARPENED,
   ...RETENTION,
+  ...HARDENING,
 ];

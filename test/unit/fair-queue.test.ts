@@ -205,7 +205,7 @@ describe('whatever comes, in whatever order', () => {
       fc.asyncProperty(
         fc.array(fc.integer({ min: 1, max: 20 }), { minLength: 2, maxLength: 8 }),
         async (sizes) => {
-          const queue = newQueue({ inFlightMax: 1, inFlightPerMerchantMax: 1, waitingPerMerchantMax: 20 });
+          const queue = newQueue({ inFlightMax: 1, inFlightPerMerchantMax: 2, waitingPerMerchantMax: 20 });
           const { order, enter, leave } = newCrowd(queue);
           enter('first');
           sizes.forEach((size, index) => {

@@ -57,10 +57,7 @@ const PLACES: Record<string, (text: string) => string[]> = {
       log.error('x', { at: text }),
     ]),
   'the name of a field': (text) =>
-    linesOf((log) => [
-      log.info('x', { [text]: 'y' }),
-      log.warn('x', { [text]: 1 }),
-    ]),
+    linesOf((log) => [log.info('x', { [text]: 'y' }), log.warn('x', { [text]: 1 })]),
   'an object': (text) =>
     linesOf((log) => [log.info('x', { reason: { text, deep: [text] } } as unknown as LogFields)]),
   'an error': (text) => {
@@ -151,4 +148,12 @@ test('every name that is logged is on the list, and nothing writes around the lo
     'main.ts',
     'observability/logger.ts',
   ]);
+});
+
+test('a name that is not on the list is not logged, whatever it says', () => {
+  const [line = ''] = linesOf((log) => {
+    log.info('x', { reason: 'kept', prompt: 'words of a caller' } as LogFields);
+  });
+  expect(line).toContain('kept');
+  expect(line).not.toMatch(/prompt|words of a caller/);
 });

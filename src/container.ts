@@ -9,7 +9,6 @@ import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
-
 import { systemClock } from './domain/clock.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
@@ -73,7 +72,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
+    bodyBudget: buildBodyBudget(config),
     health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
@@ -91,7 +90,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     usageVerify: new UsageVerifyStore(database),
     webhooks,
   };
-  const app = createApp(services, (how) => authenticate(verify, how));
+  const app = createApp(services, (how) => authenticate(verify, how), config);
   return new Service({
     config,
     server: createServer(app, serverOptions(config, logger)),
@@ -114,6 +113,17 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       database,
     ],
   });
+}
+
+/** A part that holds the largest body at least. */
+function buildBodyBudget(config: Config): BodyBudget {
+  const {
+    inFlightBodyBytesMax: all,
+    inFlightBodySharePercent: share,
+    wireBodyBytesMax,
+    jsonBodyBytesMax,
+  } = config;
+  return new BodyBudget(all, Math.max((all * share) / 100, wireBodyBytesMax, jsonBodyBytesMax));
 }
 
 function healthOf(database: Database, spool: { full: boolean } | undefined): Services['health'] {

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { ConfigError, loadDotEnv, readConfig } from './config/env.ts';
+import { assertSafeProcess, ConfigError, loadDotEnv, readConfig } from './config/env.ts';
 import { build } from './container.ts';
 
 const HELP = `merchant-bedrock: AWS Bedrock for many merchants, each with its own AWS account
@@ -42,6 +42,7 @@ async function main(): Promise<number> {
   }
   loadDotEnv();
   const { config, secrets } = readConfig(undefined, overrides);
+  assertSafeProcess(config);
   await using service = await build(config, secrets);
   if (checkOnly) {
     process.stdout.write('The configuration is complete and the database is ready.\n');

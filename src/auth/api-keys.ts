@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import type { Actor } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { ApiKeyId, MerchantId } from '../domain/ids.ts';
@@ -8,12 +9,14 @@ import type { Tx } from '../persistence/database.ts';
 import type { ApiKeyStore, StoredKey } from './api-key-store.ts';
 import { mintToken, parseToken } from './token.ts';
 import type { Token, TokenEnvironment } from './token.ts';
-import type { TokenHasher } from './token-hash.ts';
+import type { StoredHash, TokenHasher } from './token-hash.ts';
 
 const DAY_MS = 86_400_000;
 const DAYS_MAX = 365;
 /** How long a verified token is believed where admission asks again. Milliseconds. */
 const REMEMBERED_MS = 60_000;
+/** How long the row of a key is known for which a wrong secret came, so that the next wrong ones cost no query. Milliseconds. */
+const REFUSED_MS = 60_000;
 
 export interface ApiKeysParts {
   store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
@@ -45,11 +48,17 @@ export interface CreatedKey {
 export class ApiKeys {
   readonly #parts: ApiKeysParts;
   readonly #remembered: SingleFlightCache<Principal | undefined>;
+  /** Tokens that were good when they were last asked for, by the keyed hash of the secret. It opens nothing: it only says whom not to suspect. */
+  readonly #good: LRUCache<string, true>;
+  /** The keyed hashes of keys for which another secret came; without a hash no secret is good: there is no such key, or it is over. */
+  readonly #refused: LRUCache<string, { hash: StoredHash | undefined; until: number }>;
 
   constructor(parts: ApiKeysParts) {
     const { clock, rememberedMax: max = 20_000 } = parts;
     this.#parts = parts;
     this.#remembered = new SingleFlightCache({ max, ttlMs: REMEMBERED_MS, clock });
+    this.#good = new LRUCache({ max });
+    this.#refused = new LRUCache({ max });
   }
 
   /**
@@ -84,11 +93,25 @@ export class ApiKeys {
   async verifyRemembered(text: string): Promise<Principal | undefined> {
     const token = parseToken(text);
     if (token?.kind !== 'merchant') return this.verify(text);
-    const key = `${token.id}/${this.#parts.hasher.hash(token.secret).hash.toString('base64')}`;
+    const key = this.#memoryKeyOf(token);
     const principal = await this.#remembered.get(key, () => this.verify(text));
     // What was refused is asked again each time.
     if (principal === undefined) this.#remembered.forget(key);
     return principal;
+  }
+
+  /**
+   * What this process knows of a token without asking anyone. `good` and `bad` are what it was a while ago: only `verify` says what it is.
+   * `key` names the key that the token says it is; it is missing for what has not the form and checksum of a token of this environment.
+   */
+  inMemory(text: string): { key?: string; seems: 'good' | 'bad' | 'unknown' } {
+    const token = parseToken(text);
+    if (token === undefined || token.environment !== this.#parts.environment) return { seems: 'bad' };
+    const key = nameOf(token);
+    if (this.#good.has(this.#memoryKeyOf(token))) return { key, seems: 'good' };
+    const refused = this.#refused.get(key);
+    if (refused === undefined || refused.until < this.#parts.clock.now()) return { key, seems: 'unknown' };
+    return { key, seems: this.#parts.hasher.matches(token.secret, refused.hash) ? 'good' : 'bad' };
   }
 
   async #merchant(token: Token): Promise<Principal | undefined> {
@@ -114,13 +137,36 @@ export class ApiKeys {
   /** The secret is compared first and always, so that time tells nothing about the rest. */
   #isGood<K extends StoredKey>(token: Token, key: K | undefined): key is K {
     const matches = this.#parts.hasher.matches(token.secret, key);
-    if (key === undefined || !matches) return false;
-    return (
+    if (key === undefined || !matches) {
+      this.#refuse(token, key);
+      return false;
+    }
+    const good =
       key.environment === token.environment &&
       key.revokedAt === null &&
-      key.expiresAt.getTime() > this.#parts.clock.now()
-    );
+      key.expiresAt.getTime() > this.#parts.clock.now();
+    if (good) this.#good.set(this.#memoryKeyOf(token), true);
+    else {
+      this.#good.delete(this.#memoryKeyOf(token));
+      // Revoked or expired: no secret of this key will be good again.
+      this.#refuse(token, undefined);
+    }
+    return good;
   }
+
+  #refuse(token: Token, key: StoredKey | undefined): void {
+    const hash = key && { hash: key.hash, pepperVersion: key.pepperVersion };
+    this.#refused.set(nameOf(token), { hash, until: this.#parts.clock.now() + REFUSED_MS });
+  }
+
+  #memoryKeyOf(token: Token): string {
+    return `${nameOf(token)}/${this.#parts.hasher.hash(token.secret).hash.toString('base64')}`;
+  }
+}
+
+/** An operator's key may have the id of a merchant's. */
+function nameOf({ kind, id }: Token): string {
+  return `${kind}/${id}`;
 }
 
 export interface OperatorKeyRequest {

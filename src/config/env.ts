@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { parse as parseYaml } from 'yaml';
 import { ambientProblems } from './ambient.ts';
 import { dangers } from './dangers.ts';
+import { ignoreInspectorSignal, processFacts, processProblems } from './process-dangers.ts';
 import { newSecrets } from './secrets.ts';
 import type { Secrets } from './secrets.ts';
 import { SECRET_SETTINGS } from './secret-settings.ts';
@@ -56,6 +57,17 @@ export function readConfig(
   if (problems.length === 0) problems.push(...dangers(config, values));
   if (problems.length > 0) throw new ConfigError(problems);
   return { config, secrets: newSecrets(values) };
+}
+
+/**
+ * Refuses, in production, a process whose memory somebody could read: an inspector, snapshots, core files.
+ * @throws ConfigError
+ */
+export function assertSafeProcess({ environment }: Pick<Config, 'environment'>): void {
+  if (environment !== 'production') return;
+  const problems = processProblems(processFacts(process.env['NODE_OPTIONS']));
+  if (problems.length > 0) throw new ConfigError(problems);
+  ignoreInspectorSignal();
 }
 
 function readSettings(

@@ -26,6 +26,11 @@ export const url = z
     (value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol),
     'must be an http(s) URL',
   );
+/** An address, or a network as address/bits. */
+export const network = z.union(
+  [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+  'must be IP addresses or networks such as 10.0.0.0/8',
+);
 export const region = z.enum(
   BEDROCK_REGIONS,
   'must be a region where Bedrock has an endpoint, such as us-east-1',

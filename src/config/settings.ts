@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { CAPACITY_SETTINGS } from './capacity-settings.ts';
 import { ENDPOINT_SETTINGS } from './endpoint-settings.ts';
-import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
+import { flag, integer, list, network, optional, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
 /** Every setting that is not a secret. The order is that of .env.example, which a test holds equal. */
@@ -121,44 +122,26 @@ export const SETTINGS = {
     flag,
     'false',
   ),
-
-  wireBodyBytesMax: setting(
-    'WIRE_BODY_BYTES_MAX',
-    "Bytes. Largest body on AWS-shaped routes; 25,000,000 is Bedrock's own limit.",
-    integer(1_024, 25_000_000),
-    '25000000',
+  trustedProxies: setting(
+    'TRUSTED_PROXIES',
+    'Addresses or networks (10.0.0.0/8) of the proxies in front, separated by commas: X-Forwarded-For is believed from them. Without it all clients behind a proxy are one address.',
+    list.pipe(z.array(network)),
+    '',
   ),
-  jsonBodyBytesMax: setting(
-    'JSON_BODY_BYTES_MAX',
-    'Bytes. Largest body on our JSON routes.',
-    integer(1_024, 25_000_000),
-    '1048576',
-  ),
-  inFlightBodyBytesMax: setting(
-    'IN_FLIGHT_BODY_BYTES_MAX',
-    'Bytes. Sum of all bodies held at one time; more is answered 503.',
-    integer(1_024, 100_000_000_000),
-    '268435456',
-  ),
-  bodyTimeoutMs: setting(
-    'BODY_TIMEOUT_MS',
-    'Milliseconds. Longest upload of a body.',
-    integer(100, 600_000),
-    '60000',
-  ),
-  connectionsMax: setting(
-    'CONNECTIONS_MAX',
-    'Sockets that may be open to us.',
+  authFailuresPerAddressMax: setting(
+    'AUTH_FAILURES_PER_ADDRESS_MAX',
+    'Failed authentications a minute of one address (IPv6: /64), in this process; more are answered 429. A token that was good before is let in all the same.',
     integer(1, 1_000_000),
-    '10000',
+    '120',
+  ),
+  authFailuresPerKeyMax: setting(
+    'AUTH_FAILURES_PER_KEY_MAX',
+    'The same for the id of one key, whoever sends it.',
+    integer(1, 1_000_000),
+    '20',
   ),
 
-  upstreamSocketsMax: setting(
-    'UPSTREAM_SOCKETS_MAX',
-    'Sockets to AWS per host. A call beyond them waits.',
-    integer(1, 100_000),
-    '1024',
-  ),
+  ...CAPACITY_SETTINGS,
   clientPoolMax: setting(
     'CLIENT_POOL_MAX',
     'SDK clients kept: one per merchant, credential version and region.',

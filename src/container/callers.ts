@@ -1,6 +1,7 @@
 import { ApiKeyStore } from '../auth/api-key-store.ts';
 import { ApiKeys } from '../auth/api-keys.ts';
 import { newBearerVerifier } from '../auth/bearer.ts';
+import { FailureBudget } from '../auth/failure-budget.ts';
 import { newJwtVerifier } from '../auth/jwt.ts';
 import { TokenHasher } from '../auth/token-hash.ts';
 import type { Pepper } from '../auth/token-hash.ts';
@@ -19,7 +20,17 @@ export function buildCallers(config: Config, secrets: Secrets, { clock, database
     environment: config.environment === 'production' ? 'live' : 'test',
   });
   const jwt = buildJwt(config, secrets, { clock });
-  const verify = newBearerVerifier({ apiKeys, ...(jwt && { jwt }), devTokens: config.authDevTokens });
+  const failures = new FailureBudget({
+    clock,
+    perAddressMax: config.authFailuresPerAddressMax,
+    perKeyMax: config.authFailuresPerKeyMax,
+  });
+  const verify = newBearerVerifier({
+    apiKeys,
+    failures,
+    ...(jwt && { jwt }),
+    devTokens: config.authDevTokens,
+  });
   return { apiKeyStore, apiKeys, verify };
 }
 

@@ -7,6 +7,7 @@ import { EnvironmentTest } from '../gateway/environment-test.ts';
 import type { EnvironmentTestParts } from '../gateway/environment-test.ts';
 import { Admission } from '../gateway/admission.ts';
 import type { AdmissionParts } from '../gateway/admission.ts';
+import { FairQueue } from '../gateway/fair-queue.ts';
 import { Gateway } from '../gateway/gateway.ts';
 import type { KeptAnswers } from '../gateway/kept-answers.ts';
 import { PermissionCell } from '../gateway/permission-cell.ts';
@@ -31,15 +32,26 @@ type Parts = Omit<AdmissionParts, 'totalTimeoutMs'> &
 
 /** The way of paid calls, and what tells a merchant how far along that way it gets. */
 export function buildCalls(config: Config, { database }: Pick<Base, 'database'>, parts: Parts) {
-  const { endpointBedrock, enabledRegions } = config;
+  const { endpointBedrock, enabledRegions, privateEndpoints: privateNames } = config;
   const { answers, models, runtime } = parts;
   const admission = new Admission({ ...parts, totalTimeoutMs: config.totalTimeoutMs });
   const audit = new AuditStore(database);
-  const gateway = new Gateway(admission, runtime, answers, config);
-  const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock });
+  const queue = buildFairQueue(config);
+  const gateway = new Gateway({ admission, runtime, answers, queue }, config);
+  const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock, privateNames });
   const cell = new PermissionCell({ probes, models, runtime: new RuntimeProbes({ runtime, gateway }) });
   const tested = { ...parts, audit, probes };
   const permissionTest = new PermissionTest({ ...tested, cell, totalMs: TEST_MS });
   const environmentTest = new EnvironmentTest({ ...tested, regions: enabledRegions, stepMs: STEP_MS });
   return { probes, calls: { audit, gateway, permissionTest, environmentTest } };
+}
+
+function buildFairQueue(config: Config): FairQueue {
+  const { callsInFlightMax: inFlightMax, callsInFlightSharePercent: share } = config;
+  return new FairQueue({
+    inFlightMax,
+    inFlightPerMerchantMax: Math.max(1, Math.floor((inFlightMax * share) / 100)),
+    waitingPerMerchantMax: config.callsWaitingMax,
+    waitMs: config.callsWaitMs,
+  });
 }

@@ -26,6 +26,11 @@ export const ERRORS = {
     title: 'AWS signatures are not accepted here',
     awsType: 'UnrecognizedClientException',
   },
+  'auth.too_many_failures': {
+    status: 429,
+    title: 'Too many failed attempts to authenticate',
+    awsType: 'ThrottlingException',
+  },
   'auth.insufficient_scope': { status: 403, title: 'Token lacks a scope', awsType: 'AccessDeniedException' },
   'auth.source_not_allowed': {
     status: 403,
@@ -112,6 +117,11 @@ export const ERRORS = {
     awsType: 'ServiceQuotaExceededException',
     // SDKs retry 429 and wait as long as Retry-After says: days, for a budget.
     awsStatus: 400,
+  },
+  'limit.share_exceeded': {
+    status: 429,
+    title: 'Too many calls at one time',
+    awsType: 'ThrottlingException',
   },
   'limit.model_not_allowed': {
     status: 403,
@@ -208,6 +218,8 @@ export interface ServiceErrorOptions {
   cause?: unknown;
   /** Sent as `Retry-After`, in seconds. */
   retryAfterSeconds?: number;
+  /** What `WWW-Authenticate` says instead of what the code has: `bare`, without an error; or that the request itself was wrong (RFC 6750 3.1). */
+  challenge?: 'bare' | 'invalid_request';
   /** The limit that was reached, for the headers RateLimit and RateLimit-Policy. */
   limit?: { name: string; max: number; used: number; resetSeconds?: number | null | undefined };
   /** What was wrong, field by field; safe to show: never echoes the values sent. */

@@ -7,6 +7,7 @@ import { UpstreamError } from '../bedrock/upstream-error.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
 import { MadeBefore } from '../ledger/refusals.ts';
 import type { Admission, Admitted } from './admission.ts';
+import type { FairQueue } from './fair-queue.ts';
 import { InFlight } from './in-flight.ts';
 import type { KeptAnswers } from './kept-answers.ts';
 import { Lifeline } from './lifeline.ts';
@@ -14,6 +15,13 @@ import type { CallIdentity, PaidCall, PaidReply } from './paid-call.ts';
 import { readWhole } from './read-whole.ts';
 import { relayStream } from './relay-stream.ts';
 import type { Sent } from './sent.ts';
+
+export interface GatewayParts {
+  admission: Admission;
+  runtime: BedrockRuntime;
+  answers: KeptAnswers;
+  queue: FairQueue;
+}
 
 export interface GatewayOptions {
   /** How long a call is read on for its usage after the caller left. Milliseconds. */
@@ -26,7 +34,7 @@ export interface GatewayOptions {
 const ANSWER_BYTES_MAX = 64_000_000;
 
 /**
- * The one path of every paid call: admit (resolve, bound, hold) -> send -> settle.
+ * The one path of every paid call: wait for its turn -> admit (resolve, bound, hold) -> send -> settle.
  * @throws ServiceError of any step; once the ledger row is open, every way out resolves it.
  */
 export class Gateway {
@@ -35,25 +43,43 @@ export class Gateway {
   readonly #runtime: BedrockRuntime;
   readonly #options: GatewayOptions;
   readonly #answers: KeptAnswers;
+  readonly #queue: FairQueue;
 
-  constructor(admission: Admission, runtime: BedrockRuntime, answers: KeptAnswers, options: GatewayOptions) {
+  constructor({ admission, runtime, answers, queue }: GatewayParts, options: GatewayOptions) {
     this.#admission = admission;
     this.#runtime = runtime;
     this.#answers = answers;
+    this.#queue = queue;
     this.#options = options;
   }
 
   call(paid: PaidCall): Promise<PaidReply> {
-    return this.inFlight.track(this.#call(paid));
+    return this.inFlight.track(this.#inTurn(paid));
   }
 
-  async #call(paid: PaidCall): Promise<PaidReply> {
+  /** A call keeps its place until its answer was read to the end, by whomever. */
+  async #inTurn(paid: PaidCall): Promise<PaidReply> {
+    const place = await this.#queue.enter(paid.merchant.id, paid.callerGone);
+    const answer: { streams: boolean } = { streams: false };
+    try {
+      return await this.#call(paid, (rest) => {
+        answer.streams = true;
+        void rest.finally(() => {
+          place.leave();
+        });
+      });
+    } finally {
+      if (!answer.streams) place.leave();
+    }
+  }
+
+  async #call(paid: PaidCall, goesOn: (rest: Promise<void>) => void): Promise<PaidReply> {
     const admitted = await this.#admit(paid);
     if ('callId' in admitted) return this.#answers.replay(paid, admitted.callId);
     const sent = await this.#send(paid, admitted);
     if (sent.reply.status >= 400) return this.#refused(sent);
     sent.recorder = this.#answers.recorderOf(paid, headOf(sent));
-    return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent) : this.#whole(sent);
+    return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent, goesOn) : this.#whole(sent);
   }
 
   /** The admitted call, or the earlier one that has its Idempotency-Key. */
@@ -158,10 +184,13 @@ export class Gateway {
     }
   }
 
-  #stream(sent: Sent): PaidReply {
+  #stream(sent: Sent, goesOn: (rest: Promise<void>) => void): PaidReply {
     const body = relayStream(sent, {
       idleTimeoutMs: this.#options.idleTimeoutMs,
-      track: (work) => this.inFlight.track(work),
+      track: (work) => {
+        goesOn(work);
+        void this.inFlight.track(work);
+      },
     });
     return { ...headOf(sent), body };
   }

@@ -12,7 +12,7 @@ const FRAME_BYTES_MAX = 16 * 1024 * 1024 + 128 * 1024;
 
 interface RelayOptions {
   idleTimeoutMs: number;
-  track: <T>(work: Promise<T>) => Promise<T>;
+  track: (work: Promise<void>) => void;
 }
 
 /**
@@ -22,7 +22,7 @@ interface RelayOptions {
  */
 export function relayStream(sent: Sent, options: RelayOptions): AsyncIterable<Frame> {
   const relay = new StreamRelay(sent, options.idleTimeoutMs);
-  void options.track(relay.done);
+  options.track(relay.done);
   return relay;
 }
 

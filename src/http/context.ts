@@ -3,10 +3,11 @@ import type { Actor } from '../domain/audit.ts';
 import type { CredentialChoice } from '../domain/credential-choice.ts';
 import type { Merchant } from '../domain/merchant.ts';
 import type { MerchantPrincipal, OperatorPrincipal } from '../domain/principal.ts';
+import type { LogField } from '../observability/fields.ts';
 import type { Services } from './services.ts';
 
 /** The one wide event of a request: filled on the way, written once at the end. Units last in the names. */
-export type RequestEvent = Record<string, string | number | boolean | undefined>;
+export type RequestEvent = Partial<Record<LogField, string | number | boolean | undefined>>;
 
 /** What every handler gets. `params`, `query` and `body` are checked. */
 export interface PublicContext<Body = undefined, Query = undefined> {

@@ -4,6 +4,7 @@ import { choiceFromBody, choiceFromHeaders } from '../domain/credential-choice.t
 import type { CredentialChoice } from '../domain/credential-choice.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { Principal } from '../domain/principal.ts';
+import type { BodyMemory } from './body-budget.ts';
 import type { AnyEndpoint, Reply, Route } from './route.ts';
 import type { Services } from './services.ts';
 import { carriedBy } from './steps/begin.ts';
@@ -67,10 +68,10 @@ async function walk(
   const query: unknown =
     endpoint.query === undefined ? undefined : validate(endpoint.query, readQuery(req), 'query');
   if (endpoint.body === 'bytes') {
-    const { bodyBudget: budget, limits } = services;
+    const { limits } = services;
     using lease = await readBody(req, {
       bytesMax: limits.wireBodyBytesMax,
-      budget,
+      budget: memoryOf(principal, services),
       timeoutMs: limits.bodyTimeoutMs,
     });
     await handle(endpoint, {
@@ -83,7 +84,8 @@ async function walk(
     });
     return;
   }
-  const { body, choice } = await readParts(endpoint, req, services);
+  const memory = { budget: memoryOf(principal, services), limits: services.limits };
+  const { body, choice } = await readParts(endpoint, req, memory);
   const reply = await handle(endpoint, {
     ...context,
     ...admitted,
@@ -124,15 +126,21 @@ async function admit(
   };
 }
 
+/** Each merchant has its part of the memory for bodies. */
+function memoryOf(principal: Principal | undefined, { bodyBudget }: Services): BodyMemory {
+  if (principal === undefined) return bodyBudget;
+  return bodyBudget.shareOf(principal.kind === 'merchant' ? principal.merchantId : principal.subject);
+}
+
 async function readParts(
   endpoint: AnyEndpoint,
   req: Request,
-  services: Services,
+  memory: Parameters<typeof readJsonBody>[1],
 ): Promise<{ body: unknown; choice: CredentialChoice }> {
   const fromHeaders = choiceFromHeaders(req.headers);
   if (endpoint.body === undefined || endpoint.body === 'bytes')
     return { body: undefined, choice: fromHeaders };
-  const json = await readJsonBody(req, services);
+  const json = await readJsonBody(req, memory);
   if (endpoint.namesCredential !== true)
     return { body: validate(endpoint.body, json, 'body'), choice: fromHeaders };
   const { choice, rest } = choiceFromBody(json);

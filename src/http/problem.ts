@@ -28,6 +28,8 @@ const CHALLENGES: Partial<Record<ErrorCode, string>> = {
   'session.invalid': `${REALM}, error="invalid_token"`,
   'auth.insufficient_scope': `${REALM}, error="insufficient_scope"`,
   'auth.token_in_wrong_place': `${REALM}, error="invalid_request"`,
+  // Another scheme than ours: who is calling may not know that it needs a token.
+  'auth.sigv4_not_supported': REALM,
 };
 
 /**
@@ -61,21 +63,16 @@ export function sendProblem(
   requestId: string,
   status: number = ERRORS[error.code].status,
 ): void {
-  const challenge = challengeOf(error);
   send(res, error, {
     status,
     body: problemOf(error, requestId, status),
-    headers: {
-      'content-type': 'application/problem+json',
-      'x-request-id': requestId,
-      ...(challenge === undefined ? {} : { 'www-authenticate': challenge }),
-    },
+    headers: { 'content-type': 'application/problem+json', 'x-request-id': requestId },
   });
 }
 
 /**
  * Answers as AWS would, so that an AWS SDK raises the exception its caller expects.
- * 401 becomes 403: AWS has no 401, and SDKs read 401 as a reason to look for other credentials.
+ * 401 becomes 403: AWS has no 401, and SDKs read 401 as a reason to look for other credentials. The challenge is there all the same.
  */
 export function sendAwsError(res: ServerResponse, error: ServiceError, requestId: string): void {
   const row: ErrorRow = ERRORS[error.code];
@@ -124,18 +121,29 @@ function send(res: ServerResponse, error: ServiceError, answer: Answer): void {
   for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value);
   res.setHeader('cache-control', 'no-store');
   res.setHeader('content-length', body.length);
-  const { retryAfterSeconds, limit } = error.options;
-  if (retryAfterSeconds !== undefined)
-    res.setHeader('retry-after', Math.max(0, Math.ceil(retryAfterSeconds)));
-  for (const [name, value] of Object.entries(rateLimitHeaders(limit === undefined ? [] : [limit])))
-    res.setHeader(name, value);
+  for (const [name, value] of Object.entries(headersOf(error))) res.setHeader(name, value);
   // Tells the client to stop an upload that nobody will read; server-http1.ts then lets the answer arrive first.
   if (hasLargeUnreadBody(res.req)) res.setHeader('connection', 'close');
   if (res.req.method === 'HEAD') res.end();
   else res.end(body);
 }
 
+/** What an error says in headers, in whatever words its body is. */
+function headersOf(error: ServiceError): Record<string, string> {
+  const { retryAfterSeconds, limit } = error.options;
+  const challenge = challengeOf(error);
+  return {
+    ...(challenge !== undefined && { 'www-authenticate': challenge }),
+    ...(retryAfterSeconds !== undefined && {
+      'retry-after': String(Math.max(0, Math.ceil(retryAfterSeconds))),
+    }),
+    ...rateLimitHeaders(limit === undefined ? [] : [limit]),
+  };
+}
+
 function challengeOf(error: ServiceError): string | undefined {
+  if (error.options.challenge === 'bare') return REALM;
+  if (error.options.challenge === 'invalid_request') return `${REALM}, error="invalid_request"`;
   const challenge = CHALLENGES[error.code];
   const scope = error.options.extra?.['scope'];
   if (error.code !== 'auth.insufficient_scope' || typeof scope !== 'string') return challenge;

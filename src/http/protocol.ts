@@ -2,6 +2,7 @@ import { constants } from 'node:http2';
 import type { ServerHttp2Stream } from 'node:http2';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ServiceError } from '../domain/errors.ts';
+import type { ServiceErrorOptions } from '../domain/errors.ts';
 
 /** A request that is refused before Express sees it. `status` may be finer than the catalogue's row for the code. */
 export interface Refusal {
@@ -79,8 +80,8 @@ function streamOf(res: ServerResponse): ServerHttp2Stream | undefined {
   return (res as ServerResponse & { stream?: ServerHttp2Stream }).stream;
 }
 
-function refuse(status: number, detail: string): Refusal {
-  return { status, error: new ServiceError('request.invalid', detail) };
+function refuse(status: number, detail: string, options: ServiceErrorOptions = {}): Refusal {
+  return { status, error: new ServiceError('request.invalid', detail, options) };
 }
 
 function checkMethod(req: IncomingMessage): Refusal | undefined {
@@ -122,7 +123,9 @@ function checkHeaders(req: IncomingMessage, headerBytesMax: number): Refusal | u
     return refuse(431, `The request has more than ${String(HEADERS_MAX)} headers.`);
   const lowerNames = names.map((name) => name.toLowerCase());
   const doubled = SINGLE_HEADERS.find((name) => lowerNames.indexOf(name) !== lowerNames.lastIndexOf(name));
-  return doubled === undefined ? undefined : refuse(400, `The header ${doubled} was sent more than once.`);
+  if (doubled === undefined) return undefined;
+  const options = doubled === 'authorization' ? ({ challenge: 'invalid_request' } as const) : {};
+  return refuse(400, `The header ${doubled} was sent more than once.`, options);
 }
 
 function checkFraming(req: IncomingMessage): Refusal | undefined {

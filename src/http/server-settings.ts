@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { Config } from '../config/settings.ts';
+import type { ServiceError } from '../domain/errors.ts';
 import { errorFields } from '../observability/logger.ts';
 import type { Logger } from '../observability/logger.ts';
 
@@ -19,6 +20,9 @@ export function serverOptions(config: Config, logger: Logger) {
       headerBytesMax: 32_768,
       connectionsMax: config.connectionsMax,
       maxConcurrentStreams: 250,
+    },
+    onRefused: ({ requestId, status, error }: { requestId: string; status: number; error: ServiceError }) => {
+      logger.info('request refused', { requestId, status, code: error.code });
     },
     onSocketError: (error: Error) => {
       logger.info('connection broken', errorFields(error));

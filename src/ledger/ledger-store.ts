@@ -38,8 +38,9 @@ export class LedgerStore {
   constructor(database: Database, options: { processId: string }) {
     this.#database = database;
     this.#processId = options.processId;
-    this.#holds = new Batcher({ sizeMax: BATCH_SIZE_MAX, run: (items) => this.#hold(items) });
-    this.#settlements = new Batcher({ sizeMax: BATCH_SIZE_MAX, run: (items) => this.#settle(items) });
+    const fair = { sizeMax: BATCH_SIZE_MAX, ownerOf: (item: { merchantId: MerchantId }) => item.merchantId };
+    this.#holds = new Batcher<Hold, HoldAnswer>({ ...fair, run: (items) => this.#hold(items) });
+    this.#settlements = new Batcher<Settlement, boolean>({ ...fair, run: (items) => this.#settle(items) });
   }
 
   /** Admits and records a call, or says why not. @throws ServiceError ledger.unavailable: then nothing was admitted. */

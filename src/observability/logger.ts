@@ -1,9 +1,12 @@
 import { pino } from 'pino';
 import type { DestinationStream } from 'pino';
-import { scrub } from './scrub.ts';
+import { LOG_FIELDS } from './fields.ts';
+import type { LogField } from './fields.ts';
+import { scrub, scrubLine } from './scrub.ts';
 
-/** Named facts only. Units last in the names: `durationMs`, `bodyBytes`. */
-export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+type Fact = string | number | boolean | null | undefined;
+/** Named facts only, and only under names of the list. Units last in the names: `durationMs`. */
+export type LogFields = Readonly<Partial<Record<LogField, Fact>>>;
 
 /** One line of JSON per event. There is no way to log an object: a request, a response or an error cannot slip in. */
 export interface Logger {
@@ -15,10 +18,19 @@ export interface Logger {
 /** A line waits at most this long, or until so many wait: a write for each request costs more than the rest of its logging. */
 const BUFFERED = { dest: 1, sync: false, minLength: 8_192, periodicFlush: 100 };
 
+const KNOWN: ReadonlySet<string> = new Set(LOG_FIELDS);
+
 /** @param destination standard output, buffered for a moment, unless a test says otherwise. Written out when the process ends by itself. */
 export function newLogger(level: string, destination?: DestinationStream): Logger {
   const options = { level, base: null, timestamp: () => `,"time":"${new Date().toISOString()}"` };
-  const log = pino(options, destination ?? pino.destination(BUFFERED));
+  const out = destination ?? pino.destination(BUFFERED);
+  // The whole line, as it goes out: whatever wrote it, nothing is behind this but the file descriptor.
+  const scanned = {
+    write: (line: string) => {
+      out.write(scrubLine(line));
+    },
+  };
+  const log = pino(options, scanned);
   return {
     info: (event, fields = {}) => {
       log.info(clean(fields), event);
@@ -57,9 +69,12 @@ function frames(stack: string | undefined): string | undefined {
         .join(' | ');
 }
 
-function clean(fields: LogFields): Record<string, unknown> {
+function clean(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
   const result: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(fields))
+  for (const [name, value] of Object.entries(fields)) {
+    // A type is no guard against what was cast: facts only, under names of the list.
+    if (!KNOWN.has(name) || (typeof value === 'object' && value !== null)) continue;
     result[name] = typeof value === 'string' ? scrub(value) : value;
+  }
   return result;
 }

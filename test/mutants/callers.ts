@@ -182,8 +182,8 @@ export const CALLERS: readonly Mutant[] = [
   {
     name: 'Development tokens are accepted only where the configuration says so.',
     file: 'src/auth/bearer.ts',
-    find: 'if (devTokens && token',
-    replace: 'if (token',
+    find: 'return devTokens && token',
+    replace: 'return token',
     test: ['test/unit/api-keys.test.ts', 'test/server/auth-table.test.ts'],
   },
 ];

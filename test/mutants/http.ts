@@ -51,7 +51,7 @@ export const HTTP: readonly Mutant[] = [
   {
     name: 'No token of ours is written to the log.',
     file: SCRUB,
-    find: /\[\/\\bmb\[ko\]_[^\n]+\n/,
+    find: /\[\/mb\[ko\]_[^\n]+\n/,
     replace: '\n',
     test: 'test/unit/scrub.test.ts',
   },

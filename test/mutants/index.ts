@@ -6,6 +6,7 @@ import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { FAULTS } from './faults.ts';
+import { HARDENING } from './hardening.ts';
 import { HTTP } from './http.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
@@ -38,4 +39,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...SHARPENED,
   ...RETENTION,
   ...FAULTS,
+  ...HARDENING,
 ];

@@ -159,13 +159,14 @@ const CHALLENGES: Partial<Record<ErrorCode, string>> = {
   'auth.missing_token': 'Bearer realm="merchant-bedrock"',
   'auth.invalid_token': 'Bearer realm="merchant-bedrock", error="invalid_token"',
   'auth.token_in_wrong_place': 'Bearer realm="merchant-bedrock", error="invalid_request"',
+  'auth.sigv4_not_supported': 'Bearer realm="merchant-bedrock"',
 };
 
-function expectProblem(answer: Answer, code: ErrorCode): void {
+function expectProblem(answer: Answer, code: ErrorCode, challenge = CHALLENGES[code] ?? null): void {
   const { status, title } = ERRORS[code];
   expect(answer.status).toBe(status);
   expect(answer.headers.get('content-type')).toBe('application/problem+json');
-  expect(answer.headers.get('www-authenticate')).toBe(CHALLENGES[code] ?? null);
+  expect(answer.headers.get('www-authenticate')).toBe(challenge);
   expect(answer.json).toEqual({
     type: `https://merchant-bedrock.dev/errors/${code}`,
     title,
@@ -177,11 +178,11 @@ function expectProblem(answer: Answer, code: ErrorCode): void {
 }
 
 /** AWS has no 401. */
-function expectAwsError(answer: Answer, code: ErrorCode): void {
+function expectAwsError(answer: Answer, code: ErrorCode, challenge = CHALLENGES[code] ?? null): void {
   const { status, awsType } = ERRORS[code];
   expect(answer.status).toBe(status === 401 ? 403 : status);
   expect(answer.headers.get('x-amzn-errortype')).toBe(awsType);
-  expect(answer.headers.get('www-authenticate')).toBeNull();
+  expect(answer.headers.get('www-authenticate')).toBe(challenge);
   expect(Object.keys(answer.json)).toEqual(['message']);
   expect(answer.json['message']).toContain(`[${code}]`);
 }
@@ -191,12 +192,16 @@ test('the table has at least eighty cases', () => {
 });
 
 describe.each(ROUTES)('%s', (name, method, path, body) => {
-  test.each(ROWS)('%s: %s', async (_what, code, headersOf, suffixOf) => {
+  test.each(ROWS)('%s: %s', async (what, code, headersOf, suffixOf) => {
     const headers = await headersOf();
     sent.push(...Object.values(headers).map((value) => value.replace(/^Bearer /, '')));
     const answer = await new Person(service.url).send(method, path + suffixOf(), body, headers);
-    if (name.includes('AWS')) expectAwsError(answer, code);
-    else expectProblem(answer, code);
+    // RFC 6750 3.1: no error code either for who tried in another way.
+    const challenge = /^(another|no) scheme$/.test(what)
+      ? 'Bearer realm="merchant-bedrock"'
+      : (CHALLENGES[code] ?? null);
+    if (name.includes('AWS')) expectAwsError(answer, code, challenge);
+    else expectProblem(answer, code, challenge);
     expect(answer.headers.get('cache-control')).toBe('no-store');
     expect(answer.headers.get('set-cookie')).toBeNull();
     for (const value of [...Object.values(headers), token(), AWS_KEY_ID, 'jwt', 'JOSE'])
@@ -262,6 +267,18 @@ describe('a good token on the wrong route', () => {
         `Bearer realm="merchant-bedrock", error="insufficient_scope", scope="${scope}"`,
       );
     }
+  });
+
+  test('on a route in AWS’s words the challenge is the same', async () => {
+    const person = new Person(service.url, await jwt({ scope: 'usage:read' }));
+    const answer = await person.post(
+      `/api/merchants/merchant-a/bedrock/model/${MODEL}/converse`,
+      converseBody('x'),
+    );
+    expect([answer.status, answer.headers.get('www-authenticate')]).toEqual([
+      403,
+      'Bearer realm="merchant-bedrock", error="insufficient_scope", scope="invoke"',
+    ]);
   });
 
   test('an operator is nobody on a merchant’s routes', async () => {

@@ -40,5 +40,8 @@ export function environmentFor(databaseUrl: string, standInUrl: string, kmsKeyAr
     ENDPOINT_S3: standInUrl,
     SHUTDOWN_GRACE_MS: '5000',
     SHUTDOWN_DELAY_MS: '0',
+    // All tests call from one address.
+    AUTH_FAILURES_PER_ADDRESS_MAX: '100000',
+    AUTH_FAILURES_PER_KEY_MAX: '100000',
   };
 }

@@ -18,6 +18,8 @@ const acme = 'acme' as MerchantId;
 const actor = { subject: 'api-key:maker', requestId: 'r1' };
 const DAY_MS = 86_400_000;
 const START = Date.parse('2026-11-21T00:00:00Z');
+/** A budget that nothing spends. */
+const failures = { begin: () => Promise.resolve(() => undefined) };
 const hasher = new TokenHasher([{ version: 1, key: new Secret(randomBytes(32)) }]);
 
 /** Keeps keys in memory and counts what it is asked. */
@@ -165,7 +167,7 @@ describe('what a request costs the database', () => {
 
   test('ten thousand pieces of garbage: none', async () => {
     const { apiKeys, asked } = setUp('test');
-    const verify = newBearerVerifier({ apiKeys, devTokens: true });
+    const verify = newBearerVerifier({ apiKeys, devTokens: true, failures });
     const { text } = mintToken('merchant', 'test');
     const typo = fc
       .tuple(fc.nat(text.length - 1), fc.constantFrom(...'0123456789ABCDEFabcdefXYZxyz_-. '.split('')))
@@ -181,7 +183,7 @@ describe('what a request costs the database', () => {
     await fc.assert(
       fc.asyncProperty(garbage, async (token) => {
         fc.pre(token !== text);
-        await verify(token, { remembered: false });
+        await verify(token, { remembered: false, address: '' });
         expect(asked).toEqual([]);
       }),
       { numRuns: 10_000 },
@@ -195,8 +197,12 @@ describe('one form of token, one verifier', () => {
     seen.push(name);
     return Promise.resolve(undefined);
   };
-  const apiKeys = { verify: nobody('api-keys'), verifyRemembered: nobody('remembered') };
-  const anew = { remembered: false };
+  const apiKeys = {
+    verify: nobody('api-keys'),
+    verifyRemembered: nobody('remembered'),
+    inMemory: () => ({ key: 'x', seems: 'unknown' as const }),
+  };
+  const anew = { remembered: false, address: '' };
 
   test.each([
     ['mbk_live_x', ['api-keys']],
@@ -209,20 +215,20 @@ describe('one form of token, one verifier', () => {
     ['', ['api-keys']],
   ])('%s', async (token, expected) => {
     seen.length = 0;
-    await newBearerVerifier({ apiKeys, jwt: nobody('jwt'), devTokens: true })(token, anew);
+    await newBearerVerifier({ apiKeys, failures, jwt: nobody('jwt'), devTokens: true })(token, anew);
     expect(seen).toEqual(expected);
   });
 
   test('without JWTs and dev tokens none of either is accepted', async () => {
     seen.length = 0;
-    const verify = newBearerVerifier({ apiKeys, devTokens: false });
+    const verify = newBearerVerifier({ apiKeys, failures, devTokens: false });
     expect(await verify('a.b.c', anew)).toBeUndefined();
     expect(await verify('dev_user_1:acme', anew)).toBeUndefined();
     expect(seen).toEqual(['api-keys']);
   });
 
   test('a dev token is its merchant with every scope of one, and never an operator', async () => {
-    const verify = newBearerVerifier({ apiKeys, devTokens: true });
+    const verify = newBearerVerifier({ apiKeys, failures, devTokens: true });
     expect(await verify('dev_user_1:acme', anew)).toEqual({
       kind: 'merchant',
       merchantId: 'acme',

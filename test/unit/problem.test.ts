@@ -47,7 +47,7 @@ test.each(CODES)('%s has a problem document and an AWS answer', async (code) => 
   expect(aws.headers.get('content-type')).toBe('application/json');
   expect(aws.headers.get('x-amzn-errortype')).toBe(ERRORS[code].awsType);
   expect(aws.headers.get('x-amzn-requestid')).toBe('req-1');
-  expect(aws.headers.get('www-authenticate')).toBeNull();
+  expect(aws.headers.get('www-authenticate')).toBe(problem.headers.get('www-authenticate'));
   expect(await aws.json()).toEqual({ message: `What is wrong. [${code}]` });
 });
 

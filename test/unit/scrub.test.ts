@@ -47,14 +47,14 @@ describe('the logger', () => {
 
   test.each(['info', 'warn', 'error'] as const)('%s scrubs every text and keeps the rest', (level) => {
     const [line] = linesOf((logger) => {
-      logger[level]('event', { said: `Bearer ${AWS_SECRET}`, durationMs: 12, ok: true, none: null });
+      logger[level]('event', { reason: `Bearer ${AWS_SECRET}`, durationMs: 12, complete: true, max: null });
     });
     expect(line).toMatchObject({
       msg: 'event',
-      said: 'Bearer [redacted]',
+      reason: 'Bearer [redacted]',
       durationMs: 12,
-      ok: true,
-      none: null,
+      complete: true,
+      max: null,
     });
   });
 

@@ -5,6 +5,7 @@ import { newBearerStrategy } from '../../auth/bearer.ts';
 import type { VerifyBearer } from '../../auth/bearer.ts';
 import { TOKEN_SCAN_PATTERN } from '../../auth/token.ts';
 import { ServiceError } from '../../domain/errors.ts';
+import type { ServiceErrorOptions } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import { carriedBy } from './begin.ts';
 
@@ -21,7 +22,7 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
   const passport = new Passport();
   passport.use(
     'bearer',
-    newBearerStrategy((token) => verify(token, how)),
+    newBearerStrategy((token, { address = '' }) => verify(token, { ...how, address })),
   );
   return (req, res, next) => {
     let token: string;
@@ -31,7 +32,8 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
       next(error);
       return;
     }
-    const shown = { headers: { authorization: `Bearer ${token}` } } as unknown as Request;
+    const headers = { authorization: `Bearer ${token}` };
+    const shown = { headers, address: req.ip ?? '' } as unknown as Request;
     const decide = (error: unknown, principal?: Principal | false): void => {
       if (error !== null && error !== undefined) next(error);
       else if (principal === false || principal === undefined) next(notAccepted());
@@ -54,6 +56,7 @@ function tokenOf(req: Request): string {
   // AWS4-HMAC-SHA256, and AWS4-ECDSA-P256-SHA256 of multi-region signing.
   if (/^AWS4-/i.test(authorization)) throw signatureNotTaken();
   const token = BEARER.exec(authorization)?.[1];
+  if (!/^Bearer( |$)/i.test(authorization)) throw notAccepted({ challenge: 'bare' });
   if (token === undefined || token.length > TOKEN_LENGTH_MAX) throw notAccepted();
   return token;
 }
@@ -70,7 +73,9 @@ function fromApiKeyHeader(headers: IncomingHttpHeaders): string {
 function refuseDoubled(req: Request): void {
   const names = req.rawHeaders.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase());
   if (names.indexOf('authorization') === names.lastIndexOf('authorization')) return;
-  throw new ServiceError('request.invalid', 'The header authorization was sent more than once.');
+  throw new ServiceError('request.invalid', 'The header authorization was sent more than once.', {
+    challenge: 'invalid_request',
+  });
 }
 
 /** Nobody sends both a token in the right place and one in the wrong place by intent; either way the wrong place is logged somewhere. */
@@ -97,10 +102,11 @@ function hasTokenInQuery(target: string): boolean {
   );
 }
 
-function notAccepted(): ServiceError {
+function notAccepted(options: ServiceErrorOptions = {}): ServiceError {
   return new ServiceError(
     'auth.invalid_token',
     'This token is not valid: it may be mistyped, expired or revoked. Send Authorization: Bearer <token> with a current one.',
+    options,
   );
 }
 

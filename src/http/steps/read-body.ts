@@ -2,12 +2,12 @@ import type { IncomingMessage } from 'node:http';
 import type { ServerHttp2Stream } from 'node:http2';
 import { ServiceError } from '../../domain/errors.ts';
 import { BodyLease } from '../body-budget.ts';
-import type { BodyBudget } from '../body-budget.ts';
+import type { BodyMemory } from '../body-budget.ts';
 import { sendContinue } from '../protocol.ts';
 
 export interface ReadBodyOptions {
   bytesMax: number;
-  budget: BodyBudget;
+  budget: BodyMemory;
   /** From now until the last byte. */
   timeoutMs: number;
 }
@@ -25,7 +25,7 @@ const RETRY_AFTER_SECONDS = 2;
  * On failure the request is not destroyed, so that the error can still be answered; what the client goes on sending
  * is thrown away.
  * @throws ServiceError request.too_large | request.length_required | request.unsupported_media_type | request.invalid |
- * request.aborted | request.timeout | service.overloaded
+ * request.aborted | request.timeout | service.overloaded | limit.share_exceeded
  */
 export async function readBody(req: IncomingMessage, options: ReadBodyOptions): Promise<BodyLease> {
   refuseEncoding(req);

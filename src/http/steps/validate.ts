@@ -2,16 +2,19 @@ import type { Request } from 'express';
 import type { z } from 'zod';
 import { ServiceError } from '../../domain/errors.ts';
 import { parseJsonObject } from '../json.ts';
-import type { Services } from '../services.ts';
+import type { BodyMemory } from '../body-budget.ts';
+import type { HttpLimits } from '../services.ts';
 import { readBody } from './read-body.ts';
 
 /** Names of members come from the caller: only what is shorter than any secret and looks like a name is repeated. */
 const NAME = /^[A-Za-z_][A-Za-z0-9_-]{0,31}$/;
 
 /** Reads a JSON body. The bytes are given back as soon as they are parsed. */
-export async function readJsonBody(req: Request, services: Services): Promise<Record<string, unknown>> {
+export async function readJsonBody(
+  req: Request,
+  { budget, limits }: { budget: BodyMemory; limits: HttpLimits },
+): Promise<Record<string, unknown>> {
   refuseOtherTypes(req.headers['content-type']);
-  const { bodyBudget: budget, limits } = services;
   using lease = await readBody(req, {
     bytesMax: limits.jsonBodyBytesMax,
     budget,

@@ -1,0 +1,96 @@
+import type { Mutant } from '../../scripts/mutants/mutant.ts';
+
+const FAIR_QUEUE = 'src/gateway/fair-queue.ts';
+const FAIR_QUEUE_TEST = 'test/unit/fair-queue.test.ts';
+const BUDGET = 'src/auth/failure-budget.ts';
+const BUDGET_TEST = 'test/unit/failure-budget.test.ts';
+const LOG_TEST = 'test/unit/log-line.test.ts';
+const PROCESS_TEST = 'test/unit/process-dangers.test.ts';
+
+/** Neighbours, failures to authenticate, and what may be read of a process. */
+export const HARDENING: readonly Mutant[] = [
+  {
+    name: 'A merchant has a bounded part of the calls in flight.',
+    file: FAIR_QUEUE,
+    find: 'return this.#inFlight < inFlightMax && lane.inFlight < inFlightPerMerchantMax;',
+    replace: 'return this.#inFlight < inFlightMax;',
+    test: FAIR_QUEUE_TEST,
+  },
+  {
+    name: 'Free places go to the merchants in turn.',
+    file: FAIR_QUEUE,
+    find: 'this.#ready.delete(lane);\n      waiter?.admit();',
+    replace: 'waiter?.admit();',
+    test: FAIR_QUEUE_TEST,
+  },
+  {
+    name: 'The line of a merchant is bounded.',
+    file: FAIR_QUEUE,
+    find: 'if (lane.waiting.size >= this.#options.waitingPerMerchantMax) return Promise.reject(this.#refusal(lane));',
+    replace: '',
+    test: FAIR_QUEUE_TEST,
+  },
+  {
+    name: 'One merchant fills no batch that others wait for.',
+    file: 'src/ledger/batcher.ts',
+    find: "const owner = this.#options.ownerOf?.(item) ?? '';",
+    replace: "const owner = '';",
+    test: 'test/unit/batcher.test.ts',
+  },
+  {
+    name: 'A burst of tokens spends no more queries than the budget has.',
+    file: BUDGET,
+    find: 'while (this.#fall(entry) + entry.pending > max - 1) {',
+    replace: 'while (this.#fall(entry) > max - 1) {',
+    test: BUDGET_TEST,
+  },
+  {
+    name: 'A token that was good is not refused for what others send.',
+    file: 'src/auth/bearer.ts',
+    find: "known.seems === 'good' ? ofOurs(token, parts, from) : attempt",
+    replace: 'known.seems !== known.seems ? ofOurs(token, parts, from) : attempt',
+    test: BUDGET_TEST,
+  },
+  {
+    name: 'Whoever has a /64 of IPv6 has one budget.',
+    file: BUDGET,
+    find: '.slice(0, 4)',
+    replace: '.slice(0, 8)',
+    test: BUDGET_TEST,
+  },
+  {
+    name: 'The bodies of one merchant have a part of the memory.',
+    file: 'src/http/body-budget.ts',
+    find: 'if (held + bytes > this.#perOwnerMax) throw shareExceeded();',
+    replace: '',
+    test: 'test/unit/body-share.test.ts',
+  },
+  {
+    name: 'Nothing is logged under a name that is not on the list.',
+    file: 'src/observability/logger.ts',
+    find: 'if (!KNOWN.has(name) || ',
+    replace: 'if (',
+    test: LOG_TEST,
+  },
+  {
+    name: 'The whole line is scanned as it goes out.',
+    file: 'src/observability/logger.ts',
+    find: 'out.write(scrubLine(line));',
+    replace: 'out.write(line);',
+    test: LOG_TEST,
+  },
+  {
+    name: 'A service that could be looked into does not start in production.',
+    file: 'src/config/process-dangers.ts',
+    find: /  \[\/\^--\(inspect[^\n]+\n/,
+    replace: '',
+    test: PROCESS_TEST,
+  },
+  {
+    name: 'No function of the database is for everyone.',
+    file: 'prisma/migrations/20261121199000_hardening/migration.sql',
+    find: "EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', signature);",
+    replace: '',
+    test: 'test/server/catalog.test.ts',
+  },
+];

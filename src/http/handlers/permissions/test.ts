@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { policySize } from '../../../bedrock/policy-document.ts';
+import { MANAGED_POLICY_MAX, policySize } from '../../../bedrock/policy-document.ts';
 import { POLICY_USES } from '../../../bedrock/policy.ts';
 import { PROBES } from '../../../bedrock/probes.ts';
 import { CERTAINTIES, VERDICTS } from '../../../bedrock/verdicts.ts';
@@ -71,6 +71,8 @@ export const testPermissions = merchantEndpoint<Body>({
       ),
       policy: z.object({ Version: z.string(), Statement: z.array(statement) }).nullable(),
       policyCharacters: z.int().nullable(),
+      /** False: to be divided, as a managed policy does not hold it. */
+      policyFits: z.boolean().nullable(),
       notInPolicy: z.array(z.object({ modelId: z.string(), region: z.string(), why: z.string() })),
       timedOut: z.boolean(),
     }),
@@ -85,13 +87,15 @@ export const testPermissions = merchantEndpoint<Body>({
       policy,
       ...rest
     } = await context.services.permissionTest.run(asked);
+    const size = policy === undefined ? null : policySize(policy);
     const reply = {
       ...rest,
       credentialSource: source,
       accountId,
       principal,
       policy: policy ?? null,
-      policyCharacters: policy === undefined ? null : policySize(policy),
+      policyCharacters: size,
+      policyFits: size === null ? null : size <= MANAGED_POLICY_MAX,
     };
     return { status: 200, body: reply };
   },

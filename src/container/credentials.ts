@@ -61,21 +61,15 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     afterMs: config.leftoverSecretsAfterMs,
     onLeftover,
   });
-  const sessions = new Sessions({
-    key: secrets.sessionKey,
-    ...(secrets.sessionKeyPrevious && { previousKeys: [secrets.sessionKeyPrevious] }),
-    clock,
-  });
-  const { serviceDefaultRegion: region } = config;
+  const { sessionKey: key, sessionKeyPrevious: previous } = secrets;
+  const sessions = new Sessions({ key, ...(previous && { previousKeys: [previous] }), clock });
   const resolver = new CredentialResolver({
     vault,
     sessions,
     identity,
     clock,
     regions: config.enabledRegions,
-    ...(config.serviceDefaultsEnabled &&
-      secrets.serviceDefault &&
-      region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
+    ...serviceDefaultOf(config, secrets),
   });
   const iamKeys = buildIamKeys(config, { clock });
   return { iamKeys, vault, sessions, resolver, identity, leftovers, closers: [resolver, opened, sealed] };
@@ -87,4 +81,13 @@ function buildIamKeys(
   { clock }: Pick<Base, 'clock'>,
 ) {
   return new AwsIamKeys({ clock, privateNames, ...(endpoint && { endpoint }) });
+}
+
+/** The service's own Bedrock account, where the settings have one. */
+function serviceDefaultOf(
+  { serviceDefaultsEnabled, serviceDefaultRegion: region }: Config,
+  { serviceDefault: accessKey }: Secrets,
+) {
+  if (!serviceDefaultsEnabled || accessKey === undefined || region === undefined) return {};
+  return { serviceDefault: { accessKey, region } };
 }

@@ -555,7 +555,7 @@ describe('every dependency, failing in every way', () => {
       met.remove();
     }
     await admin.query(`UPDATE secret_intents SET created_at = created_at - interval '1 day'`);
-    silent.standIn.fault({ operation: 'DeleteSecret', status: 500 });
+    silent.standIn.fault({ operation: 'DeleteSecret', status: 500, times: 'always' });
     await silent.service.sweepLeftovers();
     const used = await admin.query(`SELECT 1 FROM audit_events WHERE action = 'credential.used_stale'`);
     expect(used.rows.length).toBeGreaterThan(0);

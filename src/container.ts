@@ -7,11 +7,11 @@ import type { Config } from './config/settings.ts';
 import type { Base } from './container/base.ts';
 import { buildCallers } from './container/callers.ts';
 import { buildCredentials } from './container/credentials.ts';
+import { buildGateway } from './container/gateway.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
 import { systemClock } from './domain/clock.ts';
-import { Admission } from './gateway/admission.ts';
-import { Gateway } from './gateway/gateway.ts';
+import { Closing } from './gateway/closing.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { Sharpening } from './gateway/sharpen.ts';
@@ -69,18 +69,16 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const { runtime, models, ...bounds } = buildBedrock(config, base);
   const { prices, spool } = books;
-  const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
-  const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
-    ...credentials,
-    ledger,
-    merchants,
-  });
+  const rooms = { ...credentials, ledger, merchants };
+  const { gateway, watch } = buildGateway(config, base, { ...rooms, ...bounds, answers, prices, runtime });
+  const { unknown, reconciler, reconciling } = buildReconciler(config, base, rooms);
   const services: Services = {
     apiKeys,
     apiKeyStore,
     audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(admission, runtime, answers, config),
+    closing: new Closing(merchantStore, credentials.vault),
+    gateway,
     health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
@@ -105,8 +103,10 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ...books,
     reconciler,
     deliverer,
+    watch,
     // The spool before the database: it tries once more to write what waits.
     closers: [
+      watch,
       ...reconciling,
       deliverer,
       ...(spool ? [spool] : []),

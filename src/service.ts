@@ -1,6 +1,7 @@
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
+import type { Watch } from './gateway/watch.ts';
 import type { Services } from './http/services.ts';
 import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
@@ -19,6 +20,7 @@ interface ServiceParts {
   prices: Prices;
   reconciler: Reconciler;
   deliverer: WebhookDeliverer;
+  watch: Watch;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -64,7 +66,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore, deliverer, watch } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -78,6 +80,10 @@ export class Service implements AsyncDisposable {
     });
     this.#every(COUNTERS_EVERY_MS, 'counters', async () => {
       while ((await ledgerStore.sweepCounters(COUNTERS_MAX)) >= COUNTERS_MAX);
+    });
+    this.#every(config.revocationLookMs, 'revocations', async () => {
+      const streams = await watch.round();
+      if (streams > 0) this.logger.info('streams ended: their right was revoked', { streams });
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());

@@ -1,6 +1,7 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
+import { FreezeStore } from '../credentials/freeze-store.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
@@ -36,6 +37,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   });
   const vault = new Vault({
     store: new CredentialStore(database),
+    freezer: new FreezeStore(database),
     secrets: sealed,
     identity,
     opened,

@@ -5,6 +5,7 @@ import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
+import type { Closing } from '../gateway/closing.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
@@ -25,6 +26,7 @@ export interface Services {
   apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke'>;
   audit: AuditStore;
   bodyBudget: BodyBudget;
+  closing: Closing;
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;

@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
+import { FreezeStore } from '../../src/credentials/freeze-store.ts';
 import { AwsIdentityCheck } from '../../src/credentials/identity-aws.ts';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
 import { AwsSecretVault } from '../../src/credentials/vault-aws.ts';
@@ -94,6 +95,7 @@ export async function setUpVault() {
   });
   const parts: VaultParts = {
     store,
+    freezer: new FreezeStore(database),
     secrets,
     identity,
     opened,

@@ -61,6 +61,10 @@ export class Service implements AsyncDisposable {
     return this.#parts.services;
   }
 
+  get watch(): Watch {
+    return this.#parts.watch;
+  }
+
   get logger() {
     return this.#parts.services.logger;
   }

@@ -34,7 +34,7 @@ CREATE FUNCTION credential_freeze(p_merchant text, p_id text, p_frozen boolean, 
     PERFORM set_config('app.merchant_id', p_merchant, true);
     PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
     SELECT c.state INTO before FROM credentials c WHERE c.merchant_id = p_merchant AND c.id = p_id AND c.state <> 'deleted';
-    IF before = CASE WHEN p_frozen THEN 'active' ELSE 'frozen' END THEN
+    IF before = (CASE WHEN p_frozen THEN 'active' ELSE 'frozen' END) THEN
       UPDATE credentials SET state = CASE WHEN p_frozen THEN 'frozen' ELSE 'active' END WHERE merchant_id = p_merchant AND id = p_id;
       PERFORM audit_append(p_merchant, p_actor, CASE WHEN p_frozen THEN 'credential.frozen' ELSE 'credential.thawed' END, 'credential/' || p_id,
         'allowed', p_request_id, jsonb_strip_nulls(jsonb_build_object('reason', p_reason))::text);
@@ -54,7 +54,7 @@ CREATE FUNCTION merchant_close(p_merchant text, p_reason text, p_actor text, p_r
     before text;
     counts jsonb := '{}';
     n integer;
-    answer jsonb;
+    result jsonb;
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
@@ -83,11 +83,11 @@ CREATE FUNCTION merchant_close(p_merchant text, p_reason text, p_actor text, p_r
         (counts || jsonb_strip_nulls(jsonb_build_object('reason', p_reason)))::text);
     END IF;
     IF before IS NOT NULL THEN
-      answer := jsonb_build_object('closed', before <> 'closed', 'counts', counts, 'secrets', coalesce(
+      result := jsonb_build_object('closed', before <> 'closed', 'counts', counts, 'secrets', coalesce(
         (SELECT jsonb_agg(DISTINCT v.secret_name) FROM credential_versions v WHERE v.merchant_id = p_merchant), '[]'));
     END IF;
     PERFORM set_config('app.merchant_id', '', true);
-    RETURN answer;
+    RETURN result;
   END
   $$;
 
@@ -153,5 +153,3 @@ $functions$;
 ALTER FUNCTION rights_ended(jsonb) OWNER TO merchant_bedrock_ledger;
 REVOKE ALL ON FUNCTION rights_ended(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION rights_ended(jsonb) TO merchant_bedrock_app;
--- Only the function above revokes now: its order of locks is the only one.
-REVOKE UPDATE (revoked_at) ON api_keys FROM merchant_bedrock_app;

@@ -116,7 +116,7 @@ CREATE TRIGGER not_of_the_closed BEFORE INSERT ON webhooks FOR EACH ROW EXECUTE 
 -- starts, but without what only bounds a call, and with one difference: a version that was replaced may finish what it began.
 CREATE TYPE held_right AS (pos integer, merchant_id text, api_key_id text, source text, credential_id text, credential_version integer);
 CREATE FUNCTION rights_ended(p_rights jsonb) RETURNS TABLE (pos integer, ended text) LANGUAGE sql STABLE SECURITY DEFINER
-  SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off
+  SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
   AS $$
     WITH held AS MATERIALIZED (SELECT * FROM jsonb_populate_recordset(NULL::held_right, p_rights))
     SELECT r.pos, v.ended

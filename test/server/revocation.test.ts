@@ -192,8 +192,10 @@ describe('closing a merchant', () => {
       json: { code: 'merchant.closed' },
     });
     expect((await operator.post(path, { merchantId })).json).toMatchObject({ closedNow: false, ended: {} });
-    const usage = await operator.get(`/api/ops/usage?merchantId=${merchantId}`);
-    expect(usage.status).toBe(200);
+    const calls = await withAdmin(service, (admin) =>
+      admin.query('SELECT state FROM calls WHERE merchant_id = $1', [merchantId]),
+    );
+    expect(calls.rows).toEqual([{ state: 'settled' }, { state: 'settled' }]);
     const trail = await actionsOf(merchantId);
     expect(trail.at(-1)).toMatchObject({
       action: 'merchant.closed',

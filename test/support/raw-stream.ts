@@ -48,7 +48,9 @@ export async function openStream(protocol: Protocol, request: RawRequest): Promi
   stream.once('close', () => {
     session.close();
   });
-  return follow(stream, head, () => session.destroy());
+  return follow(stream, head, () => {
+    session.destroy();
+  });
 }
 
 function follow(source: Readable, head: http2.IncomingHttpHeaders, leave: () => void): RawStream {

@@ -10,6 +10,7 @@ import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
 import { systemClock } from './domain/clock.ts';
+import { Closing } from './gateway/closing.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { Sharpening } from './gateway/sharpen.ts';
@@ -67,12 +68,13 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const bedrock = buildBedrock(config, base);
   const parts = { ...credentials, ...bedrock, ...books, ledger, merchants };
-  const { probes, calls } = buildCalls(config, base, parts);
+  const { probes, watch, calls } = buildCalls(config, base, parts);
   const { unknown, reconciler, reconciling } = buildReconciler(config, base, parts);
   const services: Services = {
     apiKeys,
     apiKeyStore,
     bodyBudget: buildBodyBudget(config),
+    closing: new Closing(merchantStore, credentials.vault),
     health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
@@ -99,8 +101,10 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     leftovers,
     reconciler,
     deliverer,
+    watch,
     // The spool before the database: it tries once more to write what waits.
     closers: [
+      watch,
       ...reconciling,
       deliverer,
       ...(books.spool ? [books.spool] : []),

@@ -2,6 +2,7 @@ import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Leftovers } from './credentials/leftovers.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
+import type { Watch } from './gateway/watch.ts';
 import type { Services } from './http/services.ts';
 import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
@@ -21,6 +22,7 @@ interface ServiceParts {
   reconciler: Reconciler;
   leftovers: Leftovers;
   deliverer: WebhookDeliverer;
+  watch: Watch;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -62,12 +64,16 @@ export class Service implements AsyncDisposable {
     return this.#parts.services;
   }
 
+  get watch(): Watch {
+    return this.#parts.watch;
+  }
+
   get logger() {
     return this.#parts.services.logger;
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore, deliverer, watch } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -81,6 +87,10 @@ export class Service implements AsyncDisposable {
     });
     this.#every(COUNTERS_EVERY_MS, 'counters', async () => {
       while ((await ledgerStore.sweepCounters(COUNTERS_MAX)) >= COUNTERS_MAX);
+    });
+    this.#every(config.revocationLookMs, 'revocations', async () => {
+      const streams = await watch.round();
+      if (streams > 0) this.logger.info('streams ended: their right was revoked', { streams });
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());

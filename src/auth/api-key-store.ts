@@ -110,28 +110,15 @@ export class ApiKeyStore {
   }
 
   /**
-   * Revokes a key. The row is locked, so that of several revocations at once one is recorded. Then the audit record is written: its lock on
-   * the head of the chain orders this with ledger_open(), so that no call is admitted with the key once this has been committed.
+   * Revokes a key, with its audit record in the same commit. The lock on the head of the chain comes first: it orders this with the admission
+   * of calls (ledger_hold), so that none is admitted with the key once this has been committed. Of several at once one is recorded.
    * @returns false when the merchant has no such key; true also when it was revoked before.
    */
-  revoke(actor: Actor, merchantId: MerchantId, id: ApiKeyId): Promise<boolean> {
-    return this.#database.asTenant(merchantId, async (tx) => {
-      const [key] = await tx.$queryRaw<
-        { revoked: boolean }[]
-      >`SELECT revoked_at IS NOT NULL AS revoked FROM api_keys
-        WHERE merchant_id = ${merchantId} AND id = ${id} FOR UPDATE`;
-      if (key?.revoked !== false) return key !== undefined;
-      await appendAudit(tx, merchantId, {
-        actor: actor.subject,
-        action: 'token.revoked',
-        resource: `api-key/${id}`,
-        outcome: 'allowed',
-        requestId: actor.requestId,
-      });
-      await tx.$executeRaw`UPDATE api_keys SET revoked_at = clock_timestamp()
-        WHERE merchant_id = ${merchantId} AND id = ${id} AND revoked_at IS NULL`;
-      return true;
-    });
+  async revoke(actor: Actor, merchantId: MerchantId, id: ApiKeyId): Promise<boolean> {
+    const [row] = await this.#database.query<{ found: boolean }>(
+      Prisma.sql`SELECT api_key_revoke(${merchantId}, ${id}, ${actor.subject}, ${actor.requestId}) AS found`,
+    );
+    return row?.found === true;
   }
 }
 

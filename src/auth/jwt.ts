@@ -28,7 +28,7 @@ export interface JwtOptions {
 export type VerifyJwt = (token: string) => Promise<MerchantPrincipal | undefined>;
 
 /** A token must not be older than this, whatever its own expiry says. */
-const AGE_MAX = '60 min';
+const AGE_MAX_SECONDS = 3_600;
 const CLOCK_TOLERANCE_SECONDS = 30;
 /** RFC 7518 3.2: a key of the size of the hash. */
 const SECRET_BYTES_MIN = 32;
@@ -51,7 +51,7 @@ export function newJwtVerifier(options: JwtOptions): VerifyJwt {
       issuer: options.issuer,
       audience: options.audience,
       requiredClaims: ['exp', 'iat', 'sub', 'aud', 'iss'],
-      maxTokenAge: AGE_MAX,
+      maxTokenAge: AGE_MAX_SECONDS,
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
       currentDate: new Date(options.clock.now()),
       ...(options.typ !== undefined && { typ: options.typ }),
@@ -103,5 +103,16 @@ function principalOf(
   const words: unknown[] =
     typeof claimed === 'string' ? claimed.split(' ') : Array.isArray(claimed) ? claimed : [];
   const scopes = MERCHANT_SCOPES.filter((scope) => words.includes(scope));
-  return { kind: 'merchant', merchantId, subject: `jwt:${subject}`, scopes };
+  return {
+    kind: 'merchant',
+    merchantId,
+    subject: `jwt:${subject}`,
+    scopes,
+    expiresAtMs: endOf(payload) * 1_000,
+  };
+}
+
+/** The earlier of its own expiry and its greatest age; jose checked that both claims are there. Seconds since 1970. */
+function endOf({ exp = 0, iat = 0 }: JWTPayload): number {
+  return Math.min(exp, iat + AGE_MAX_SECONDS);
 }

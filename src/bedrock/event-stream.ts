@@ -100,13 +100,17 @@ export function encodeFrame(headers: Readonly<Record<string, string>>, payload: 
 }
 
 /** The frame that makes every SDK throw: a stream that cannot go on ends with it, never silently. Type in lower camel case. */
-export function exceptionFrame(exceptionType: string, message: string): Buffer {
+export function exceptionFrame(
+  exceptionType: string,
+  message: string,
+  more: Readonly<Record<string, string | number | boolean>> = {},
+): Buffer {
   const headers = {
     ':exception-type': exceptionType,
     ':content-type': 'application/json',
     ':message-type': 'exception',
   };
-  return encodeFrame(headers, Buffer.from(JSON.stringify({ message })));
+  return encodeFrame(headers, Buffer.from(JSON.stringify({ message, ...more })));
 }
 
 function frameLength(prelude: Buffer, frameBytesMax: number): number {

@@ -17,13 +17,14 @@ export function sseOfFrame(frame: Frame): string {
   );
 }
 
-/** An exception or error frame, in words. */
-export function errorOf(frame: Frame): { type: string; message: string } {
-  const message = parseObject(frame.payload)?.['message'];
+/** An exception or error frame, in words. `code` is of our own errors. */
+export function errorOf(frame: Frame): { type: string; message: string; code?: string } {
+  const { message, code } = parseObject(frame.payload) ?? {};
   return {
     type: frame.exceptionType ?? frame.errorCode ?? 'unknown',
     message:
       frame.errorMessage ?? (typeof message === 'string' ? message : 'The stream ended with an error.'),
+    ...(typeof code === 'string' && { code }),
   };
 }
 

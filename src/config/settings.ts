@@ -208,6 +208,12 @@ export const SETTINGS = {
     integer(0, 600_000),
     '30000',
   ),
+  revocationLookMs: setting(
+    'REVOCATION_LOOK_MS',
+    'Milliseconds. How often running streams are asked after: one whose key, credential or merchant was revoked ends at the next look.',
+    integer(50, 8_000),
+    '5000',
+  ),
   shutdownDelayMs: setting(
     'SHUTDOWN_DELAY_MS',
     'Milliseconds. How long calls are still taken after SIGTERM while readiness already fails, so that load balancers notice first.',

@@ -1,20 +1,16 @@
-import { BedrockProbes } from '../bedrock/probes-aws.ts';
 import { AuditStore } from '../audit/audit-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
-import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
+import { BedrockProbes } from '../bedrock/probes-aws.ts';
 import type { Config } from '../config/settings.ts';
 import { EnvironmentTest } from '../gateway/environment-test.ts';
 import type { EnvironmentTestParts } from '../gateway/environment-test.ts';
-import { Admission } from '../gateway/admission.ts';
-import type { AdmissionParts } from '../gateway/admission.ts';
-import { FairQueue } from '../gateway/fair-queue.ts';
-import { Gateway } from '../gateway/gateway.ts';
-import type { KeptAnswers } from '../gateway/kept-answers.ts';
 import { PermissionCell } from '../gateway/permission-cell.ts';
 import { PermissionTest } from '../gateway/permission-test.ts';
 import type { PermissionTestParts } from '../gateway/permission-test.ts';
 import { RuntimeProbes } from '../gateway/runtime-probes.ts';
 import type { Base } from './base.ts';
+import { buildGateway } from './gateway.ts';
+import type { PaidCallParts } from './gateway.ts';
 
 /** Free questions are small and quick; many are asked at once. */
 const LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
@@ -22,36 +18,20 @@ const LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs:
 const TEST_MS = 25_000;
 const STEP_MS = 10_000;
 
-type Parts = Omit<AdmissionParts, 'totalTimeoutMs'> &
+type Parts = PaidCallParts &
   Pick<PermissionTestParts, 'identity'> &
-  Pick<EnvironmentTestParts, 'vault'> & {
-    answers: KeptAnswers;
-    runtime: BedrockRuntime;
-    models: BedrockModels;
-  };
+  Pick<EnvironmentTestParts, 'vault'> & { models: BedrockModels };
 
 /** The way of paid calls, and what tells a merchant how far along that way it gets. */
-export function buildCalls(config: Config, { database }: Pick<Base, 'database'>, parts: Parts) {
+export function buildCalls(config: Config, base: Base, parts: Parts) {
   const { endpointBedrock, enabledRegions, privateEndpoints: privateNames } = config;
-  const { answers, models, runtime } = parts;
-  const admission = new Admission({ ...parts, totalTimeoutMs: config.totalTimeoutMs });
-  const audit = new AuditStore(database);
-  const queue = buildFairQueue(config);
-  const gateway = new Gateway({ admission, runtime, answers, queue }, config);
+  const { models, runtime } = parts;
+  const { gateway, watch } = buildGateway(config, base, parts);
+  const audit = new AuditStore(base.database);
   const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock, privateNames });
   const cell = new PermissionCell({ probes, models, runtime: new RuntimeProbes({ runtime, gateway }) });
   const tested = { ...parts, audit, probes };
   const permissionTest = new PermissionTest({ ...tested, cell, totalMs: TEST_MS });
   const environmentTest = new EnvironmentTest({ ...tested, regions: enabledRegions, stepMs: STEP_MS });
-  return { probes, calls: { audit, gateway, permissionTest, environmentTest } };
-}
-
-function buildFairQueue(config: Config): FairQueue {
-  const { callsInFlightMax: inFlightMax, callsInFlightSharePercent: share } = config;
-  return new FairQueue({
-    inFlightMax,
-    inFlightPerMerchantMax: Math.max(1, Math.floor((inFlightMax * share) / 100)),
-    waitingPerMerchantMax: config.callsWaitingMax,
-    waitMs: config.callsWaitMs,
-  });
+  return { probes, watch, calls: { audit, gateway, permissionTest, environmentTest } };
 }

@@ -4,6 +4,7 @@ import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
 import { LeftoverStore } from '../credentials/leftover-store.ts';
 import { Leftovers } from '../credentials/leftovers.ts';
+import { FreezeStore } from '../credentials/freeze-store.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
@@ -49,6 +50,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   const vault = new Vault({
     store: new CredentialStore(database),
     leftovers: leftoverStore,
+    freezer: new FreezeStore(database),
     secrets: sealed,
     identity,
     opened,

@@ -1,7 +1,7 @@
 import type { Actor } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { CredentialChoice } from '../domain/credential-choice.ts';
-import type { AccessKey, AwsIdentity, ResolvedCredential } from '../domain/credential.ts';
+import type { AccessKey, AwsIdentity, CredentialSource, ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId } from '../domain/ids.ts';
 import type { Merchant } from '../domain/merchant.ts';
@@ -34,6 +34,8 @@ export interface ResolveRequest {
   requestedRegion?: string;
   /** Read anew what is otherwise remembered of a stored credential. */
   anew?: boolean;
+  /** Throws when the right to ask AWS anything has ended; for requests whose caller is only remembered. */
+  mayAsk?: (right: { source: CredentialSource }) => Promise<void>;
 }
 
 /** How long AWS's word on whose direct keys these are is believed. The keys themselves are not kept. */
@@ -98,7 +100,9 @@ export class CredentialResolver implements Disposable {
     refuseDirect(request.merchant);
     const region = this.#fixedRegion(request, ownRegion);
     const poolKey = this.#hash.of(request.merchant.id, accessKey);
-    const { accountId } = await this.#directIdentities.get(`${poolKey}/${region}`, () =>
+    const key = `${poolKey}/${region}`;
+    if (!this.#directIdentities.has(key)) await request.mayAsk?.({ source: 'direct' });
+    const { accountId } = await this.#directIdentities.get(key, () =>
       this.#parts.identity.checkCredential(accessKey, region),
     );
     return { source: 'direct', region, accountId, credential: accessKey, poolKey };

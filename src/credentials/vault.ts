@@ -5,6 +5,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { newCredentialId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
+import type { FreezeChange, FreezeStore } from './freeze-store.ts';
 import type { IdentityCheck } from './identity.ts';
 import type { LeftoverStore } from './leftover-store.ts';
 import { keyHint } from './material.ts';
@@ -18,6 +19,7 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 export interface VaultParts {
   store: CredentialStore;
   leftovers: LeftoverStore;
+  freezer: Pick<FreezeStore, 'change'>;
   secrets: SecretVault;
   identity: IdentityCheck;
   opened: OpenedCache;
@@ -151,10 +153,31 @@ export class Vault {
    * @throws ServiceError credential.not_found | ledger.unavailable
    */
   async delete(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<void> {
-    const { store, secrets, opened, onLeftover } = this.#parts;
+    const { store } = this.#parts;
     const secretNames = await store.delete(merchantId, actor, credentialId);
-    opened.evict(merchantId, credentialId);
-    this.#versions.forget(`${merchantId}/${credentialId}`);
+    this.#forget(merchantId, credentialId);
+    await this.discard(secretNames);
+  }
+
+  /**
+   * Stops a credential until it is thawed, or thaws it. When this returns no call starts with it on any replica. Twice is once.
+   * @throws ServiceError credential.not_found | credential.not_usable when it is neither active nor frozen | ledger.unavailable
+   */
+  async freeze(
+    actor: Actor,
+    merchantId: MerchantId,
+    credentialId: CredentialId,
+    change: FreezeChange,
+  ): Promise<StoredCredential> {
+    const { freezer, store } = this.#parts;
+    await freezer.change(actor, merchantId, credentialId, change);
+    this.#forget(merchantId, credentialId);
+    return store.get(merchantId, credentialId);
+  }
+
+  /** Removes ciphertexts whose keys are destroyed, as far as AWS lets us: one that stays is noise, and told of. */
+  async discard(secretNames: readonly string[]): Promise<void> {
+    const { secrets, onLeftover } = this.#parts;
     for (const secretName of secretNames) {
       await secrets.discard(secretName, 'in-7-days').catch((error: unknown) => {
         onLeftover(secretName, error);
@@ -202,6 +225,12 @@ export class Vault {
       'This credential was stored for one AWS account and now belongs to another. Delete it, and store it again if that is meant.',
       { extra: { refusal: 'account-changed' } },
     );
+  }
+
+  /** Of this process's memory. Other processes keep theirs for a while, and use it for nothing: admission asks. */
+  #forget(merchantId: MerchantId, credentialId: CredentialId): void {
+    this.#parts.opened.evict(merchantId, credentialId);
+    this.#versions.forget(`${merchantId}/${credentialId}`);
   }
 
   /** The record of the opening is committed before anything is unwrapped; without it nothing is. */

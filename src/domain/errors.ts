@@ -40,6 +40,7 @@ export const ERRORS = {
   'merchant.not_found': { status: 404, title: 'Merchant not found', awsType: 'ResourceNotFoundException' },
   'merchant.already_exists': { status: 409, title: 'Merchant already exists', awsType: 'ConflictException' },
   'merchant.not_active': { status: 403, title: 'Merchant is not active', awsType: 'AccessDeniedException' },
+  'merchant.closed': { status: 409, title: 'Merchant is closed for good', awsType: 'ConflictException' },
   'api_key.not_found': { status: 404, title: 'API key not found', awsType: 'ResourceNotFoundException' },
   'credential.none_chosen': { status: 400, title: 'No credential chosen', awsType: 'ValidationException' },
   'credential.choice_invalid': {
@@ -136,6 +137,11 @@ export const ERRORS = {
   'limit.unpriced': { status: 403, title: 'Model has no price', awsType: 'AccessDeniedException' },
   'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
   'call.not_found': { status: 404, title: 'Call not found', awsType: 'ResourceNotFoundException' },
+  'call.revoked': {
+    status: 403,
+    title: 'Call ended: its right was revoked',
+    awsType: 'AccessDeniedException',
+  },
   'call.not_unknown': { status: 409, title: 'Call is not unknown', awsType: 'ConflictException' },
   'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
   'webhook.delivery_not_found': {

@@ -7,7 +7,8 @@ import type { ErrorCode } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import type { CallBound, CallIntent, LimitRefusal } from '../ledger/call-intent.ts';
 import type { Ledger, OpenCall } from '../ledger/ledger.ts';
-import { LimitReached, StaleMerchant } from '../ledger/refusals.ts';
+import { LimitReached, refusalOf, StaleMerchant } from '../ledger/refusals.ts';
+import type { Right, RightsStore } from '../ledger/rights-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
@@ -23,6 +24,7 @@ export interface AdmissionParts {
   prices: PriceLookup;
   modelsBehind: ModelsBehind;
   sharpening: Sharpening;
+  rights: Pick<RightsStore, 'ended'>;
   /** Longest call in all. Milliseconds. */
   totalTimeoutMs: number;
 }
@@ -86,9 +88,13 @@ export class Admission {
     const model = parseModelId(paid.modelId);
     const headers = requestHeadersForAws(paid.headers, paid.operation);
     const endUser = endUserOf(paid);
-    const resolved = await resolver.resolve(paid);
+    // Before AWS is asked anything with what is only remembered, the database is asked: nothing at all begins with what was revoked.
+    const mayAsk = (right: Pick<Right, 'source'>) => this.#assertHeld(rightOf(paid, right));
+    const resolved = await resolver.resolve({ ...paid, mayAsk });
     assertModelInScope(model, resolved);
-    const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved);
+    const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved, () =>
+      mayAsk(resolved),
+    );
     const bounded = boundOf(paid, reached, resolved.region, prices);
     const intent = {
       ...this.#intentOf(paid, resolved),
@@ -107,6 +113,12 @@ export class Admission {
       await call.resolve({ state: 'void', reason: 'never sent', upstream: {} });
       throw error;
     }
+  }
+
+  /** @throws ServiceError as the admission of a call with this right; ledger.unavailable when nobody can say. */
+  async #assertHeld(right: Right): Promise<void> {
+    const verdict = (await this.#parts.rights.ended([right])).get(0);
+    if (verdict !== undefined) throw refusalOf({ verdict });
   }
 
   /** Opens a call; one that a limit refused is tried once more if its bound can be made smaller. Nothing was held by the first try. */
@@ -143,6 +155,14 @@ export class Admission {
       ...(typeof invocation === 'string' && UUID.test(invocation) && { clientInvocationId: invocation }),
     };
   }
+}
+
+/** What a call runs by. */
+export function rightOf(
+  { merchant, principal }: Pick<PaidCall, 'merchant' | 'principal'>,
+  { source, credentialId, version }: Pick<ResolvedCredential, 'source' | 'credentialId' | 'version'>,
+): Right {
+  return { merchantId: merchant.id, apiKeyId: principal.apiKeyId, source, credentialId, version };
 }
 
 /**

@@ -6,6 +6,7 @@ import type { RuntimeReply } from '../bedrock/runtime.ts';
 import { UpstreamError } from '../bedrock/upstream-error.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
 import { MadeBefore } from '../ledger/refusals.ts';
+import { rightOf } from './admission.ts';
 import type { Admission, Admitted } from './admission.ts';
 import type { FairQueue } from './fair-queue.ts';
 import { InFlight } from './in-flight.ts';
@@ -13,14 +14,17 @@ import type { KeptAnswers } from './kept-answers.ts';
 import { Lifeline } from './lifeline.ts';
 import type { CallIdentity, PaidCall, PaidReply } from './paid-call.ts';
 import { readWhole } from './read-whole.ts';
-import { relayStream } from './relay-stream.ts';
+import { relayStream, REVOKED } from './relay-stream.ts';
 import type { Sent } from './sent.ts';
+import type { Watch } from './watch.ts';
 
 export interface GatewayParts {
   admission: Admission;
   runtime: BedrockRuntime;
   answers: KeptAnswers;
   queue: FairQueue;
+  /** Ends streams whose right ends. A call without a stream may finish: AWS would run it to its end, and bill it, all the same. */
+  watch: Pick<Watch, 'begin'>;
 }
 
 export interface GatewayOptions {
@@ -39,17 +43,11 @@ const ANSWER_BYTES_MAX = 64_000_000;
  */
 export class Gateway {
   readonly inFlight = new InFlight();
-  readonly #admission: Admission;
-  readonly #runtime: BedrockRuntime;
+  readonly #parts: GatewayParts;
   readonly #options: GatewayOptions;
-  readonly #answers: KeptAnswers;
-  readonly #queue: FairQueue;
 
-  constructor({ admission, runtime, answers, queue }: GatewayParts, options: GatewayOptions) {
-    this.#admission = admission;
-    this.#runtime = runtime;
-    this.#answers = answers;
-    this.#queue = queue;
+  constructor(parts: GatewayParts, options: GatewayOptions) {
+    this.#parts = parts;
     this.#options = options;
   }
 
@@ -59,7 +57,7 @@ export class Gateway {
 
   /** A call keeps its place until its answer was read to the end, by whomever. */
   async #inTurn(paid: PaidCall): Promise<PaidReply> {
-    const place = await this.#queue.enter(paid.merchant.id, paid.callerGone);
+    const place = await this.#parts.queue.enter(paid.merchant.id, paid.callerGone);
     const answer: { streams: boolean } = { streams: false };
     try {
       return await this.#call(paid, (rest) => {
@@ -75,17 +73,17 @@ export class Gateway {
 
   async #call(paid: PaidCall, goesOn: (rest: Promise<void>) => void): Promise<PaidReply> {
     const admitted = await this.#admit(paid);
-    if ('callId' in admitted) return this.#answers.replay(paid, admitted.callId);
+    if ('callId' in admitted) return this.#parts.answers.replay(paid, admitted.callId);
     const sent = await this.#send(paid, admitted);
     if (sent.reply.status >= 400) return this.#refused(sent);
-    sent.recorder = this.#answers.recorderOf(paid, headOf(sent));
+    sent.recorder = this.#parts.answers.recorderOf(paid, headOf(sent));
     return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent, goesOn) : this.#whole(sent);
   }
 
   /** The admitted call, or the earlier one that has its Idempotency-Key. */
   async #admit(paid: PaidCall): Promise<Admitted | MadeBefore> {
     try {
-      return await this.#admission.admit(paid);
+      return await this.#parts.admission.admit(paid);
     } catch (error) {
       if (error instanceof MadeBefore) return error;
       throw error;
@@ -96,9 +94,12 @@ export class Gateway {
     const { call, resolved, images, headers, body } = admitted;
     const lifeline = new Lifeline(paid.callerGone, this.inFlight.cut, this.#options.drainTimeoutMs);
     const startedAtMs = performance.now();
+    const { merchant, operation, modelId, principal } = paid;
+    const { expiresAtMs } = principal;
+    if (STREAM_OPERATIONS.has(operation))
+      lifeline.watch((cut) => this.#parts.watch.begin({ right: rightOf(paid, resolved), expiresAtMs, cut }));
     try {
-      const { merchant, operation, modelId } = paid;
-      const reply = await this.#runtime.send({
+      const reply = await this.#parts.runtime.send({
         merchantId: merchant.id,
         resolved,
         operation,
@@ -119,9 +120,9 @@ export class Gateway {
       await call.resolve(
         error instanceof UpstreamError && error.executed === 'no'
           ? { state: 'void', reason: 'never reached AWS', upstream }
-          : { state: 'unknown', reason: 'no answer from AWS', upstream },
+          : { state: 'unknown', reason: lifeline.revoked ? REVOKED : 'no answer from AWS', upstream },
       );
-      throw error;
+      throw lifeline.revoked ?? error;
     }
   }
 
@@ -176,8 +177,10 @@ export class Gateway {
     } catch (error) {
       const upstream = { ...sent.facts, latencyMs: performance.now() - sent.startedAtMs };
       const seen = seenInHeaders(sent.reply.headers);
-      await sent.call.resolve({ state: 'unknown', reason: 'answer cut off', upstream, seen });
-      throw error;
+      const { revoked } = sent.lifeline;
+      const reason = revoked ? REVOKED : 'answer cut off';
+      await sent.call.resolve({ state: 'unknown', reason, upstream, seen });
+      throw revoked ?? error;
     } finally {
       sent.lifeline[Symbol.dispose]();
       sent.reply.release();

@@ -34,17 +34,21 @@ export class ModelsBehind implements Disposable {
 
   /**
    * Never throws for what AWS would not say: the model is then what the request names, unpriced, and on no list of allowed models.
+   * @param mayAsk throws when the right to ask has ended, which is the only error: nothing is sent then.
    * @param model of the account that `resolved` signs for (assertModelInScope), so no merchant learns of another's.
    */
   async reached(
     merchantId: MerchantId,
     model: ModelRef,
     resolved: ResolvedCredential,
+    mayAsk: () => Promise<void>,
   ): Promise<ReachedModel> {
     const named = profileOf(model.id);
     if (model.kind !== 'arn' || !HIDES_ITS_MODEL.has(model.resource ?? '')) return named;
-    const load = () => this.#ask(model, resolved);
-    const found = await this.#remembered.get(`${merchantId} ${model.id}`, load).catch(withheld);
+    const key = `${merchantId} ${model.id}`;
+    // Not inside of load: what one caller may not do any more, another who waits for the same answer still may.
+    if (!this.#remembered.has(key)) await mayAsk();
+    const found = await this.#remembered.get(key, () => this.#ask(model, resolved)).catch(withheld);
     return found ?? named;
   }
 

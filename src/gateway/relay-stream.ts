@@ -10,6 +10,9 @@ import { withIdleTimeout } from './read-whole.ts';
 /** AWS's own frames stay below 16 MiB plus headers. Bytes. */
 const FRAME_BYTES_MAX = 16 * 1024 * 1024 + 128 * 1024;
 
+/** In the ledger, of a call that was ended because its right had. */
+export const REVOKED = 'ended: its right was revoked';
+
 interface RelayOptions {
   idleTimeoutMs: number;
   track: (work: Promise<void>) => void;
@@ -57,11 +60,20 @@ class StreamRelay implements AsyncIterable<Frame> {
         failure = error;
       }
       const complete = await this.#settle(failure);
-      if (!complete && this.#tap.exception === undefined)
-        yield parseFrame(exceptionFrame('modelStreamErrorException', whatWentWrong(failure)));
+      if (!complete && this.#tap.exception === undefined) yield parseFrame(this.#lastWord(failure));
     } finally {
       void this.#drain();
     }
+  }
+
+  /** The exception frame in place of AWS's terminal event. */
+  #lastWord(failure: unknown): Buffer {
+    const { revoked } = this.#sent.lifeline;
+    if (revoked === undefined) return exceptionFrame('modelStreamErrorException', whatWentWrong(failure));
+    return exceptionFrame('accessDeniedException', revoked.detail, {
+      code: revoked.code,
+      ...revoked.options.extra,
+    });
   }
 
   async #next(): Promise<Frame | undefined> {
@@ -120,12 +132,9 @@ class StreamRelay implements AsyncIterable<Frame> {
         upstream: { ...upstream, errorType: exception.type },
       };
     }
-    return {
-      seen,
-      state: 'unknown',
-      reason: failure === undefined ? 'stream ended without its last event' : 'stream broke off',
-      upstream,
-    };
+    const broken = failure === undefined ? 'stream ended without its last event' : 'stream broke off';
+    const reason = this.#sent.lifeline.revoked === undefined ? broken : REVOKED;
+    return { seen, state: 'unknown', reason, upstream };
   }
 }
 

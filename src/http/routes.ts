@@ -5,6 +5,7 @@ import { revokeApiKey } from './handlers/api-keys/revoke.ts';
 import { listAudit } from './handlers/audit/list.ts';
 import { chat } from './handlers/chat/chat.ts';
 import { createCredential } from './handlers/credentials/create.ts';
+import { freezeCredential, thawCredential } from './handlers/credentials/freeze.ts';
 import { deleteCredential } from './handlers/credentials/delete.ts';
 import { getCredential } from './handlers/credentials/get.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
@@ -16,6 +17,8 @@ import { testEnvironment } from './handlers/environment/test.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
 import { opsAudit } from './handlers/ops/audit.ts';
+import { closeMerchant } from './handlers/ops/close-merchant.ts';
+import { opsFreezeCredential, opsThawCredential } from './handlers/ops/freeze-credential.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
 import { createPlan, listPlans } from './handlers/ops/plans.ts';
@@ -43,6 +46,7 @@ import { route } from './route.ts';
 import type { Route } from './route.ts';
 
 const M = '/api/merchants/:id/bedrock';
+const OPS_CREDENTIAL = '/api/ops/merchants/:id/credentials/:cid';
 
 /**
  * Every route of the service, by traffic. What is not here is answered 404; what a token may do stands in the third column.
@@ -68,6 +72,8 @@ export const ROUTES: readonly Route[] = [
   route('PATCH', `${M}/credentials/:cid`, 'credentials:write', updateCredential),
   route('DELETE', `${M}/credentials/:cid`, 'credentials:write', deleteCredential),
   route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
+  route('POST', `${M}/credentials/:cid/freeze`, 'credentials:write', freezeCredential),
+  route('POST', `${M}/credentials/:cid/thaw`, 'credentials:write', thawCredential),
 
   route('POST', `${M}/permissions/test`, 'invoke', testPermissions),
   route('GET', `${M}/environment/test`, 'credentials:read', testEnvironment),
@@ -94,6 +100,9 @@ export const ROUTES: readonly Route[] = [
   route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
   route('PATCH', '/api/ops/merchants/:id', 'ops:merchants:write', updateMerchant),
+  route('POST', '/api/ops/merchants/:id/close', 'ops:merchants:write', closeMerchant),
+  route('POST', `${OPS_CREDENTIAL}/freeze`, 'ops:merchants:write', opsFreezeCredential),
+  route('POST', `${OPS_CREDENTIAL}/thaw`, 'ops:merchants:write', opsThawCredential),
   route('POST', '/api/ops/merchants/:id/calls/:callId/resolve', 'ops:merchants:write', resolveCall),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),

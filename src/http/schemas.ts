@@ -42,3 +42,12 @@ export const usageSums = {
 export function page<T extends z.ZodType>(item: T) {
   return z.object({ items: z.array(item), nextCursor: z.string().optional() });
 }
+
+/** Goes into the audit trail: words, and nothing that could be a key or token. */
+export const reason = z
+  .string()
+  .trim()
+  .regex(
+    /^(?!.*[A-Za-z0-9+/=_-]{33})[\x20-\x7e]{1,200}$/,
+    'must be 1 to 200 characters of plain text, with no long runs of letters and digits',
+  );

@@ -6,6 +6,7 @@ import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { EnvironmentTest } from '../gateway/environment-test.ts';
+import type { Closing } from '../gateway/closing.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { PermissionTest } from '../gateway/permission-test.ts';
@@ -28,6 +29,7 @@ export interface Services {
   audit: AuditStore;
   bodyBudget: BodyBudget;
   environmentTest: EnvironmentTest;
+  closing: Closing;
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;

@@ -41,6 +41,12 @@ export class SingleFlightCache<Value> implements Disposable {
     return this.#entries.size;
   }
 
+  /** Whether `get` would answer without loading anew. */
+  has(key: string): boolean {
+    const entry = this.#entries.peek(key);
+    return (entry !== undefined && this.#isFresh(entry)) || this.#loading.has(key);
+  }
+
   get(key: string, load: () => Promise<Value>): Promise<Value> {
     const entry = this.#held(key);
     if (entry !== undefined) return Promise.resolve(entry.value);

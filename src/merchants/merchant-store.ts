@@ -17,6 +17,16 @@ export interface NewMerchant {
   regions: readonly string[];
 }
 
+/** What closing did. */
+export interface ClosedMerchant {
+  /** False when it was closed before. */
+  closed: boolean;
+  /** How many of what were revoked, destroyed or deleted; empty when it was closed before. */
+  counts: { apiKeys?: number; credentials?: number; dataKeys?: number; webhooks?: number; answers?: number };
+  /** Names of what lies in Secrets Manager and cannot be opened any more. */
+  secrets: string[];
+}
+
 interface OpsRow {
   id: MerchantId;
   name: string;
@@ -70,6 +80,17 @@ export class MerchantStore {
         regions: merchant.regions,
       },
     });
+  }
+
+  /**
+   * Closes a merchant for good: see prisma/migrations, merchant_close. Closing it again changes nothing.
+   * @returns undefined when there is no such merchant. @throws ServiceError ledger.unavailable
+   */
+  async close(actor: Actor, merchantId: MerchantId, reason?: string): Promise<ClosedMerchant | undefined> {
+    const [row] = await this.#database.query<{ answer: ClosedMerchant | null }>(
+      Prisma.sql`SELECT merchant_close(${merchantId}, ${reason ?? null}, ${actor.subject}, ${actor.requestId}) AS answer`,
+    );
+    return row?.answer ?? undefined;
   }
 
   /** All merchants, for operators, by id. */

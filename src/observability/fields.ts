@@ -32,6 +32,7 @@ export const LOG_FIELDS = [
   'looked',
   'resolved',
   'removed',
+  'streams',
   // Alerts and webhooks
   'webhookId',
   'deliveryId',

@@ -6,6 +6,7 @@ import { Prisma } from '../generated/prisma/client.ts';
  * Every other class (connection, resources, operator intervention, read-only) means "not now".
  */
 const STATEMENT_CLASSES = /^(22|23|42|44|P0)/;
+const MERCHANT_CLOSED = 'P0410';
 /** The same in Prisma's own codes, where it passes no SQLSTATE on. Stores handle them by name. */
 const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2025']);
 
@@ -17,6 +18,11 @@ export async function translateDatabaseErrors<T>(work: () => Promise<T>): Promis
   try {
     return await work();
   } catch (error) {
+    if (isOfClosedMerchant(error))
+      throw new ServiceError(
+        'merchant.closed',
+        'This merchant is closed for good: nothing can be added to it, and it cannot be opened again. Onboard a new one under another id.',
+      );
     if (error instanceof ServiceError || isAboutTheStatement(error) || isOurMistake(error)) throw error;
     throw new ServiceError(
       'ledger.unavailable',
@@ -24,6 +30,11 @@ export async function translateDatabaseErrors<T>(work: () => Promise<T>): Promis
       { cause: error, retryAfterSeconds: 5 },
     );
   }
+}
+
+/** What the triggers of prisma/migrations raise for a merchant that is closed (MERCHANT_CLOSED). */
+function isOfClosedMerchant(error: unknown): boolean {
+  return error instanceof Prisma.PrismaClientKnownRequestError && originalCode(error) === MERCHANT_CLOSED;
 }
 
 function isAboutTheStatement(error: unknown): boolean {

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
 import { LeftoverStore } from '../../src/credentials/leftover-store.ts';
+import { FreezeStore } from '../../src/credentials/freeze-store.ts';
 import { AwsIdentityCheck } from '../../src/credentials/identity-aws.ts';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
 import { AwsSecretVault } from '../../src/credentials/vault-aws.ts';
@@ -99,6 +100,7 @@ export async function setUpVault() {
   const parts: VaultParts = {
     store,
     leftovers: new LeftoverStore(database),
+    freezer: new FreezeStore(database),
     secrets,
     identity,
     opened,

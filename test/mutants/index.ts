@@ -13,6 +13,7 @@ import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PERMISSIONS } from './permissions.ts';
 import { PRICES } from './prices.ts';
+import { REVOCATION } from './revocation.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
 import { STREAMS } from './streams.ts';
@@ -40,4 +41,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...RETENTION,
   ...FAULTS,
   ...HARDENING,
+  ...REVOCATION,
 ];

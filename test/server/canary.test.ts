@@ -353,6 +353,7 @@ test('every route, with everything as it should be', async () => {
   newCanary('session', session);
   expect((await keep('chat session', merchant.post('/chat', { ...chat, session }))).status).toBe(200);
 
+  const leaving = await onboardWithCanary('merchant-leaving');
   const { id: kid } = (await merchant.post('/api-keys', { name: 'to revoke' })).json as { id: string };
   const { id: cid } = (await merchant.post('/credentials', newAccessKey())).json as { id: string };
   await using receiver = await startReceiver();
@@ -379,6 +380,9 @@ test('every route, with everything as it should be', async () => {
     ':cid': { isDefault: true },
     test: {},
     permissions: { models: [MODEL], probes: ['invalid-body', 'paid'], consent: true, ...temporaryFields() },
+    freeze: { reason: 'the canary says so' },
+    thaw: {},
+    close: { merchantId: leaving.merchantId },
     'api-keys': { name: 'x' },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
     plans: { id: 'canary', spec: { callsInFlight: { max: 100 } } },
@@ -388,7 +392,7 @@ test('every route, with everything as it should be', async () => {
   const day = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10);
   for (const route of ROUTES) {
     const at = route.path
-      .replace(':id', merchant.merchantId)
+      .replace(':id', route.path.endsWith('/close') ? leaving.merchantId : merchant.merchantId)
       .replace(':cid', route.method === 'DELETE' ? cid : merchant.credentialId)
       .replace(':kid', kid)
       .replace(':callId', lost.rows[0]?.id ?? '')

@@ -252,12 +252,7 @@ function bodyFor({ route, name }: Case, value: string): unknown {
 
 function ask(person: Person, one: Case, value: string): Promise<Answer> {
   const headers = one.name.startsWith('header ') ? { [one.name.slice(7)]: value } : {};
-  return person.send(
-    one.route.method,
-    targetOf(one, value),
-    bodyFor(one, value),
-    headers,
-  );
+  return person.send(one.route.method, targetOf(one, value), bodyFor(one, value), headers);
 }
 
 /** Ids that are new with each request, and what was sent, under one name. */

@@ -60,6 +60,10 @@ describe('HS256', () => {
       merchantId: 'acme',
       subject: 'jwt:user-1',
       scopes: ['invoke', 'usage:read'],
+      expiresAtMs: (seconds + 600) * 1_000,
+    });
+    expect(await verify(await hs256({ exp: seconds + 7_200 }))).toMatchObject({
+      expiresAtMs: (seconds + 3_600) * 1_000,
     });
     expect(await verify(await hs256({ scope: ['audit:read', 7] }))).toMatchObject({ scopes: ['audit:read'] });
     expect(await verify(await hs256({ scope: undefined }))).toMatchObject({ scopes: [] });

@@ -1,0 +1,28 @@
+import { merchantNotFound } from '../auth/permissions.ts';
+import type { Vault } from '../credentials/vault.ts';
+import type { Actor } from '../domain/audit.ts';
+import type { MerchantId } from '../domain/ids.ts';
+import type { ClosedMerchant, MerchantStore } from '../merchants/merchant-store.ts';
+
+/** The end of a merchant, in every room at once. */
+export class Closing {
+  readonly #merchants: Pick<MerchantStore, 'close'>;
+  readonly #vault: Pick<Vault, 'discard'>;
+
+  constructor(merchants: Pick<MerchantStore, 'close'>, vault: Pick<Vault, 'discard'>) {
+    this.#merchants = merchants;
+    this.#vault = vault;
+  }
+
+  /**
+   * Closes a merchant. Once the database has committed, its secrets are beyond anyone's reach; then the ciphertexts are removed as far as AWS
+   * lets us. Closing it again tries that once more for those that stayed.
+   * @throws ServiceError merchant.not_found | ledger.unavailable
+   */
+  async close(actor: Actor, merchantId: MerchantId, reason?: string): Promise<ClosedMerchant> {
+    const closed = await this.#merchants.close(actor, merchantId, reason);
+    if (closed === undefined) throw merchantNotFound();
+    await this.#vault.discard(closed.secrets);
+    return closed;
+  }
+}

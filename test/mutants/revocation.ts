@@ -1,0 +1,97 @@
+import type { Mutant } from '../../scripts/mutants/mutant.ts';
+
+const WATCH = 'src/gateway/watch.ts';
+const MIGRATION = 'prisma/migrations/20261121198000_revocation/migration.sql';
+const MONEY = 'prisma/migrations/20261121120000_money/migration.sql';
+const RACES = 'test/server/revocation-races.test.ts';
+const STREAMS_END = 'test/server/revocation-streams.test.ts';
+const RULES = 'test/server/revocation.test.ts';
+
+/** What was taken away is not used, by what begins and by what runs. */
+export const REVOCATION: readonly Mutant[] = [
+  {
+    name: 'Admission asks whether the key is revoked, and does not believe what a process remembers.',
+    file: MONEY,
+    find: 'AND k.id = i.api_key_id AND k.revoked_at IS NULL',
+    replace: 'AND k.id = i.api_key_id',
+    test: RACES,
+  },
+  {
+    name: 'Admission asks whether the credential is active.',
+    file: MONEY,
+    find: "AND c.id = i.credential_id AND c.state = 'active'",
+    replace: 'AND c.id = i.credential_id',
+    test: RACES,
+  },
+  {
+    name: 'A stream ends when its API key is revoked.',
+    file: MIGRATION,
+    find: 'AND k.id = r.api_key_id AND k.revoked_at IS NULL',
+    replace: 'AND k.id = r.api_key_id',
+    test: STREAMS_END,
+  },
+  {
+    name: 'A stream ends when its credential is frozen.',
+    file: MIGRATION,
+    find: "AND c.id = r.credential_id AND c.state = 'active'",
+    replace: "AND c.id = r.credential_id AND c.state <> 'deleted'",
+    test: STREAMS_END,
+  },
+  {
+    name: 'A stream that was ended says so with an error of its own.',
+    file: 'src/gateway/relay-stream.ts',
+    find: "exceptionFrame('accessDeniedException', revoked.detail",
+    replace: "exceptionFrame('modelStreamErrorException', revoked.detail",
+    test: STREAMS_END,
+  },
+  {
+    name: 'A stream ends when the JWT of its caller runs out, also while Postgres is away.',
+    file: WATCH,
+    find: 'expiresAtMs <= now',
+    replace: 'expiresAtMs <= now - 3_600_000',
+    test: 'test/unit/watch.test.ts',
+  },
+  {
+    name: 'A look that hangs is given up for another.',
+    file: WATCH,
+    find: 'return await Promise.race([work, late]);',
+    replace: 'return await work;',
+    test: 'test/unit/watch.test.ts',
+  },
+  {
+    name: 'While Postgres does not answer, it is asked again.',
+    file: WATCH,
+    find: 'await pause(retryMs);',
+    replace: 'break;',
+    test: 'test/unit/watch.test.ts',
+  },
+  {
+    name: 'Thawing makes nothing usable that was not frozen.',
+    file: MIGRATION,
+    find: "IF before = (CASE WHEN p_frozen THEN 'active' ELSE 'frozen' END) THEN",
+    replace: "IF before <> 'deleted' THEN",
+    test: RULES,
+  },
+  {
+    name: 'Closing a merchant destroys its data keys.',
+    file: MIGRATION,
+    find: "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND",
+    replace:
+      "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND false AND",
+    test: RULES,
+  },
+  {
+    name: 'A merchant that was closed is not opened again.',
+    file: MIGRATION,
+    find: "WHEN (OLD.status = 'closed' AND NEW.status <> 'closed')",
+    replace: "WHEN (OLD.status = 'closed' AND NEW.status = 'none')",
+    test: RULES,
+  },
+  {
+    name: 'Closing needs the id of the merchant once more.',
+    file: 'src/http/handlers/ops/close-merchant.ts',
+    find: 'if (confirmed !== merchantId)',
+    replace: "if (confirmed === '')",
+    test: RULES,
+  },
+];

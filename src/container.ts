@@ -62,7 +62,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
   const { closers, ...credentials } = buildCredentials(config, secrets, base);
-  const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
+  const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
   const { answers, ledger, ...books } = await buildLedger(config, secrets, base);
@@ -114,6 +114,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       bounds.modelsBehind,
       models,
       ...closers,
+      rehash,
       merchants,
       database,
     ],

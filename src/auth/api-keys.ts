@@ -9,6 +9,7 @@ import type { ApiKeyStore, StoredKey } from './api-key-store.ts';
 import { mintToken, parseToken } from './token.ts';
 import type { Token, TokenEnvironment } from './token.ts';
 import type { TokenHasher } from './token-hash.ts';
+import type { TokenRehash } from './token-rehash.ts';
 
 const DAY_MS = 86_400_000;
 const DAYS_MAX = 365;
@@ -16,8 +17,10 @@ const DAYS_MAX = 365;
 const REMEMBERED_MS = 60_000;
 
 export interface ApiKeysParts {
-  store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
+  store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone' | 'roll'>;
   hasher: TokenHasher;
+  /** Without it a token keeps the hash that it was made with. */
+  rehash?: Pick<TokenRehash, 'later'>;
   clock: Clock;
   /** `live` in production; a token of the other environment is not accepted. */
   environment: TokenEnvironment;
@@ -39,6 +42,11 @@ export interface CreatedKey {
   name: string;
   scopes: readonly MerchantScope[];
   expiresAt: string;
+}
+
+/** The successor of a key; `token` is shown this one time. */
+export interface RolledKey extends CreatedKey {
+  replaces: { id: ApiKeyId; expiresAt: string };
 }
 
 /** Bearer tokens of ours: made once, kept as keyed hashes, looked up by their id. */
@@ -68,6 +76,19 @@ export class ApiKeys {
   }
 
   /**
+   * Makes a successor of a key: same name, scopes and life. The old key goes on for `overlapHours`, or as long as it would have.
+   * Who asks must be allowed to hand on the key's scopes: that is the caller's to check.
+   * @throws ServiceError api_key.not_found | api_key.not_usable | api_key.rolled_before | ledger.unavailable
+   */
+  async roll(actor: Actor, merchantId: MerchantId, id: ApiKeyId, overlapHours: number): Promise<RolledKey> {
+    const { store, hasher, environment } = this.#parts;
+    const minted = mintToken('merchant', environment);
+    const successor = { id: minted.id, environment, ...hasher.hash(minted.secret) };
+    const { oldExpiresAt, ...made } = await store.roll(actor, merchantId, { id, successor, overlapHours });
+    return { id: minted.id, token: minted.text, ...made, replaces: { id, expiresAt: oldExpiresAt } };
+  }
+
+  /**
    * Says whose token this is; undefined for every reason not to accept it, without saying which.
    * @throws ServiceError ledger.unavailable. Cost: one look-up by key; none for what has not the form and checksum of a token.
    */
@@ -94,6 +115,7 @@ export class ApiKeys {
   async #merchant(token: Token): Promise<Principal | undefined> {
     const key = await this.#parts.store.find(token.id);
     if (!this.#isGood(token, key)) return undefined;
+    this.#parts.rehash?.later({ ...token, stored: key, merchantId: key.merchantId });
     const scopes = MERCHANT_SCOPES.filter((scope) => key.scopes.includes(scope));
     return {
       kind: 'merchant',
@@ -107,6 +129,7 @@ export class ApiKeys {
   async #operator(token: Token): Promise<Principal | undefined> {
     const key = await this.#parts.store.findOperator(token.id);
     if (!this.#isGood(token, key)) return undefined;
+    this.#parts.rehash?.later({ ...token, stored: key });
     const scopes: OperatorScope[] = OPERATOR_SCOPES.filter((scope) => key.scopes.includes(scope));
     return { kind: 'operator', subject: `operator:${token.id}`, scopes };
   }

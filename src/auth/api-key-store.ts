@@ -157,7 +157,7 @@ export class ApiKeyStore {
   ): Promise<RolledFacts> {
     const { hash, ...facts } = successor;
     const [row] = await this.#database.query<{ answer: RollAnswer }>(Prisma.sql`
-      SELECT api_key_roll(${merchantId}, ${id}, ${facts}::jsonb, ${hash}, ${overlapHours}::integer, ${actor.subject}, ${actor.requestId}) AS answer`);
+      SELECT api_key_roll(${merchantId}, ${id}, ${JSON.stringify(facts)}::jsonb, ${hash}, ${overlapHours}::integer, ${actor.subject}, ${actor.requestId}) AS answer`);
     const answer = row?.answer ?? { state: 'not_found' };
     if (answer.state !== 'rolled') throw rollRefusal(answer);
     const { state: _state, ...rolled } = answer;

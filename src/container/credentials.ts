@@ -36,7 +36,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     ttlMs: config.openedCredentialsTtlMs,
   });
   const vault = new Vault({
-    store: new CredentialStore(database),
+    store: new CredentialStore(database, { rotationDays: config.credentialRotationDays }),
     secrets: sealed,
     identity,
     opened,

@@ -354,6 +354,7 @@ test('every route, with everything as it should be', async () => {
   expect((await keep('chat session', merchant.post('/chat', { ...chat, session }))).status).toBe(200);
 
   const { id: kid } = (await merchant.post('/api-keys', { name: 'to revoke' })).json as { id: string };
+  const { id: rolled } = (await merchant.post('/api-keys', { name: 'to roll' })).json as { id: string };
   const { id: cid } = (await merchant.post('/credentials', newAccessKey())).json as { id: string };
   await using receiver = await startReceiver();
   const webhook = { url: `${receiver.url}/in` };
@@ -379,6 +380,7 @@ test('every route, with everything as it should be', async () => {
     ':cid': { isDefault: true },
     test: {},
     'api-keys': { name: 'x' },
+    roll: { overlapHours: 1 },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
     plans: { id: 'canary', spec: { callsInFlight: { max: 100 } } },
     merchants: { id: 'merchant-new', name: 'x', apiKey: { name: 'x' }, credential: newAccessKey() },
@@ -389,7 +391,7 @@ test('every route, with everything as it should be', async () => {
     const at = route.path
       .replace(':id', merchant.merchantId)
       .replace(':cid', route.method === 'DELETE' ? cid : merchant.credentialId)
-      .replace(':kid', kid)
+      .replace(':kid', route.method === 'DELETE' ? kid : rolled)
       .replace(':callId', lost.rows[0]?.id ?? '')
       .replace(':wid', route.method === 'DELETE' ? unused : wid)
       .replace(':did', did)

@@ -6,6 +6,7 @@ import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
 import { HTTP } from './http.ts';
+import { KEYS } from './keys.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
@@ -34,4 +35,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...WEBHOOKS,
   ...SHARPENED,
   ...RETENTION,
+  ...KEYS,
 ];

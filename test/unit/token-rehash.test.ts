@@ -68,6 +68,12 @@ function replica(peppers: [Pepper, ...Pepper[]], change: Partial<TokenRehashPart
 const make = ({ apiKeys }: ReturnType<typeof replica>) =>
   apiKeys.create(actor, acme, { name: 'x', scopes: ['invoke'], expiresInDays: 1 });
 
+function newGate() {
+  let release: (() => void) | undefined;
+  const promise = new Promise<void>((resolve) => (release = resolve));
+  return { promise, release: () => release?.() };
+}
+
 async function versionOf(id: string): Promise<number | undefined> {
   return (await store.find(id as Parameters<ApiKeyStore['find']>[0]))?.pepperVersion;
 }
@@ -142,8 +148,7 @@ describe('the request does not wait for it', () => {
   test('when the database takes its time, refuses, or there is no room', async () => {
     const old = replica([V1]);
     const keys = await Promise.all(Array.from({ length: 3 }, () => make(old)));
-    let release = () => undefined as void;
-    const gate = new Promise<void>((resolve) => (release = resolve));
+    const { promise: gate, release } = newGate();
     const asked: string[] = [];
     const stuck = replica([V2, V1], {
       parallel: 2,

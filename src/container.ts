@@ -1,17 +1,16 @@
 import { createApp } from './app.ts';
-import { AuditStore } from './audit/audit-store.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
 import type { Config } from './config/settings.ts';
 import type { Base } from './container/base.ts';
 import { buildCallers } from './container/callers.ts';
+import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
+
 import { systemClock } from './domain/clock.ts';
-import { Admission } from './gateway/admission.ts';
-import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
 import { Sharpening } from './gateway/sharpen.ts';
@@ -65,32 +64,27 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
-  const { answers, ledger, ...books } = await buildLedger(config, secrets, base);
+  const { ledger, ...books } = await buildLedger(config, secrets, base);
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
-  const { runtime, models, ...bounds } = buildBedrock(config, base);
-  const { prices, spool } = books;
-  const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
-  const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
-    ...credentials,
-    ledger,
-    merchants,
-  });
+  const bedrock = buildBedrock(config, base);
+  const parts = { ...credentials, ...bedrock, ...books, ledger, merchants };
+  const { probes, calls } = buildCalls(config, base, parts);
+  const { unknown, reconciler, reconciling } = buildReconciler(config, base, parts);
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    audit: new AuditStore(database),
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
-    gateway: new Gateway(admission, runtime, answers, config),
-    health: healthOf(database, spool),
+    health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     limitStore: new LimitStore(database),
     logger,
     merchants,
     merchantStore,
-    models,
+    models: bedrock.models,
     openApi: openApiDocument(ROUTES),
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     priceStore: new PriceStore(database),
+    ...calls,
     ...credentials,
     unknown,
     usage: new UsageStore(database),
@@ -109,10 +103,11 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     closers: [
       ...reconciling,
       deliverer,
-      ...(spool ? [spool] : []),
-      runtime,
-      bounds.modelsBehind,
-      models,
+      ...(books.spool ? [books.spool] : []),
+      bedrock.runtime,
+      bedrock.modelsBehind,
+      bedrock.models,
+      probes,
       ...closers,
       rehash,
       merchants,

@@ -1,5 +1,8 @@
 import { ServiceError } from '../domain/errors.ts';
-import type { Operation } from '../domain/usage.ts';
+import { denialOfCall, howToAllow, missingStatement } from './access-denied.ts';
+import type { DeniedCall } from './access-denied.ts';
+import { awsFailure } from './aws-failures.ts';
+import { ACTION_OF_OPERATION } from './policy.ts';
 import { parseObject } from './token-counts.ts';
 import type { Json } from './token-counts.ts';
 
@@ -17,40 +20,10 @@ export interface AwsRefusal {
   retryAfterSeconds: number | undefined;
 }
 
-/**
- * Exceptions that come before a model runs: signature, permission, validation, quota. All others count as unknown: a model that timed out, failed
- * midway or was cut by an internal error may have generated, and been billed for, tokens. ServiceUnavailable and ModelNotReady say that
- * there was no capacity to begin with. Source: error lists of InvokeModel and Converse in the API reference.
- */
-const BEFORE_EXECUTION: ReadonlySet<string> = new Set([
-  'AccessDeniedException',
-  'ConflictException',
-  'ExpiredTokenException',
-  'IncompleteSignatureException',
-  'IncompleteSignature',
-  'InvalidSignatureException',
-  'MissingAuthenticationTokenException',
-  'ModelNotReadyException',
-  'ResourceNotFoundException',
-  'SerializationException',
-  'ServiceQuotaExceededException',
-  'ServiceUnavailableException',
-  'ThrottlingException',
-  'UnknownOperationException',
-  'UnrecognizedClientException',
-  'ValidationException',
-]);
 /** Statuses that say the same where AWS names no exception (its front door does that): refused at the door. */
 const REFUSED_STATUSES: ReadonlySet<number> = new Set([400, 401, 403, 404, 405, 411, 413, 415, 429, 431]);
-const BROKEN_CREDENTIAL: ReadonlySet<string> = new Set([
-  'ExpiredTokenException',
-  'InvalidSignatureException',
-  'IncompleteSignatureException',
-  'MissingAuthenticationTokenException',
-  'UnrecognizedClientException',
-]);
-/** How Bedrock refuses one of its API keys: a 403 without an exception's name. */
-const BAD_API_KEY = /^Authentication failed/;
+/** How Bedrock refuses one of its API keys: a 403 without an exception's name, or with that of a denial. */
+const BAD_API_KEY = /^(Authentication failed|Bearer Token has expired)/;
 
 export interface AwsErrorReply {
   status: number;
@@ -63,7 +36,7 @@ export function classifyReply({ status, headers, body }: AwsErrorReply): AwsRefu
   const json = parseObject(body) ?? {};
   const type = exceptionName(headers, json);
   const message = (text(json['message']) ?? text(json['Message']) ?? '').slice(0, 2_000);
-  const meaning = type === undefined ? meaningOfStatus(status, message) : meaningOfType(type);
+  const meaning = type === undefined ? meaningOfStatus(status, message) : meaningOfType(type, message);
   return {
     status,
     type: type ?? `Http${String(status)}`,
@@ -82,9 +55,13 @@ function exceptionName(headers: Readonly<Record<string, string>>, json: Json): s
 
 type Meaning = Pick<AwsRefusal, 'credentialBroken' | 'execution'>;
 
-function meaningOfType(type: string): Meaning {
-  const execution = BEFORE_EXECUTION.has(type) ? 'refused' : 'unknown';
-  return { execution, credentialBroken: BROKEN_CREDENTIAL.has(type) };
+function meaningOfType(type: string, message: string): Meaning {
+  const row = awsFailure(type);
+  const badApiKey = type === 'AccessDeniedException' && BAD_API_KEY.test(message);
+  return {
+    execution: row?.charged === 'no' ? 'refused' : 'unknown',
+    credentialBroken: badApiKey || row?.code === 'credential.refused_by_aws',
+  };
 }
 
 function meaningOfStatus(status: number, message: string): Meaning {
@@ -92,18 +69,13 @@ function meaningOfStatus(status: number, message: string): Meaning {
   return { execution, credentialBroken: status === 403 && BAD_API_KEY.test(message) };
 }
 
-/** The IAM action behind each operation; Converse has none of its own. Source: service authorization reference. */
-const ACTIONS: Readonly<Record<Operation, string>> = {
-  invoke: 'bedrock:InvokeModel',
-  converse: 'bedrock:InvokeModel',
-  'invoke-with-response-stream': 'bedrock:InvokeModelWithResponseStream',
-  'converse-stream': 'bedrock:InvokeModelWithResponseStream',
-  'count-tokens': 'bedrock:CountTokens',
-};
-
-/** A refusal of AWS for our own JSON routes: whose fault it is and what to do. AWS's words are passed on: they are about the merchant's own account. */
-export function serviceErrorOf(refusal: AwsRefusal, operation: Operation): ServiceError {
-  const { type, status, message, awsRequestId, retryAfterSeconds } = refusal;
+/**
+ * A refusal of AWS for our own JSON routes: whose fault it is and what to do. AWS's words are passed on where they are about the merchant's own
+ * account; of the service's own account nothing is told.
+ */
+export function serviceErrorOf(refusal: AwsRefusal, call: DeniedCall): ServiceError {
+  const { type, status, awsRequestId, retryAfterSeconds } = refusal;
+  const message = publicMessage(refusal, call);
   const said = message === '' ? type : `${type}: ${message}`;
   const extra = { awsType: type, awsStatus: status, ...(awsRequestId !== undefined && { awsRequestId }) };
   if (refusal.credentialBroken) {
@@ -113,21 +85,65 @@ export function serviceErrorOf(refusal: AwsRefusal, operation: Operation): Servi
       { extra },
     );
   }
-  if (type === 'ThrottlingException' || type === 'ModelNotReadyException' || status === 429) {
+  if (awsFailure(type)?.code === 'upstream.throttled' || status === 429) {
     return new ServiceError(
       'upstream.throttled',
       `AWS throttled the call in the merchant's account (${said}). Try again later, or ask AWS for a higher quota.`,
       { extra, retryAfterSeconds: retryAfterSeconds ?? 1 },
     );
   }
-  if (type === 'AccessDeniedException') {
-    return new ServiceError(
-      'upstream.error',
-      `AWS denied the call (${said}). The credential needs the IAM action ${ACTIONS[operation]} on this model, and for an inference profile on every model behind it.`,
-      { extra },
-    );
-  }
+  if (type === 'AccessDeniedException') return accessDenied(refusal, call, { said, extra });
   return new ServiceError('upstream.error', `AWS answered with an error: ${said}`, { extra });
+}
+
+function accessDenied(
+  { message }: AwsRefusal,
+  call: DeniedCall,
+  { said, extra }: { said: string; extra: Record<string, string | number> },
+): ServiceError {
+  if (call.source === 'service-default') {
+    const action = ACTION_OF_OPERATION[call.operation];
+    return new ServiceError('upstream.access_denied', NOT_FOR_THE_SERVICE, { extra: { ...extra, action } });
+  }
+  const denial = denialOfCall(message, call);
+  const { action, resource, principal } = denial;
+  const statement = missingStatement(denial);
+  return new ServiceError('upstream.access_denied', `AWS denied the call (${said}). ${howToAllow(denial)}`, {
+    extra: {
+      ...extra,
+      deniedBy: denial.by,
+      action,
+      ...(resource !== undefined && { resource }),
+      ...(principal !== undefined && { principal }),
+      ...(statement !== undefined && { statement }),
+    },
+  });
+}
+
+const NOT_FOR_THE_SERVICE =
+  "AWS denied the call to the service's own AWS account. Ask the operator to allow it there, or name a credential of your own.";
+/** What would tell a merchant who the operator is at AWS: an ARN, or an account's number. */
+const OF_AN_ACCOUNT = /arn:|\b\d{12}\b/;
+
+function publicMessage({ message }: AwsRefusal, { source }: DeniedCall): string {
+  return source === 'service-default' && OF_AN_ACCOUNT.test(message) ? '' : message;
+}
+
+/**
+ * The body of a refusal for AWS-shaped routes: AWS's own, with the remedy after AWS's sentence where it denied the call, for SDKs show that
+ * sentence and nothing else. Of the service's own account AWS's sentence is not told. Type and status stay AWS's.
+ */
+export function explainedBody(body: Buffer, refusal: AwsRefusal, call: DeniedCall): Buffer {
+  const json = parseObject(body);
+  const name = ['message', 'Message'].find((member) => typeof json?.[member] === 'string');
+  if (name === undefined) return body;
+  const replaced = (message: string): Buffer => Buffer.from(JSON.stringify({ ...json, [name]: message }));
+  if (publicMessage(refusal, call) !== refusal.message) return replaced(NOT_FOR_THE_SERVICE);
+  if (refusal.type !== 'AccessDeniedException' || refusal.credentialBroken) return body;
+  const denial = denialOfCall(refusal.message, call);
+  const statement = missingStatement(denial);
+  const add = statement === undefined ? '' : ` Add: ${JSON.stringify(statement)}`;
+  return replaced(`${refusal.message} [merchant-bedrock: ${howToAllow(denial)}${add}]`);
 }
 
 function text(value: unknown): string | undefined {

@@ -25,6 +25,11 @@ type Shape = Pick<ExpectedRequest, 'method' | 'path' | 'query'> & { service?: 'l
 /** One encoded segment each: ids and ARNs hold no slash once encoded. */
 const RUNTIME: Shape = { method: 'POST', path: /^\/model\/[^/]+\/[a-z-]+$/ };
 const CONTROL: Shape = { method: 'GET', path: /^\/[a-z-]+\/[^/]+$/ };
+const LISTS: Shape = {
+  method: 'GET',
+  path: /^\/(foundation-models|inference-profiles|foundation-model-availability\/[^/]+)$/,
+  query: ['maxResults', 'nextToken', 'type'],
+};
 const LOG_GROUP: Shape = { method: 'POST', path: /^\/$/, service: 'logs' };
 const LOG_BUCKET: Shape = {
   method: 'GET',
@@ -43,6 +48,11 @@ export function buildRuntimeClient(options: ClientOptions): BedrockRuntimeClient
 /** The same for the control plane, whose reads may be tried twice. */
 export function buildControlClient(options: ClientOptions): BedrockClient {
   return new BedrockClient({ ...explicitConfig(options, CONTROL), maxAttempts: 2 });
+}
+
+/** The same for its lists, each tried once: whoever asks wants to know what AWS answers. */
+export function buildListClient(options: ClientOptions): BedrockClient {
+  return new BedrockClient({ ...explicitConfig(options, LISTS), maxAttempts: 1 });
 }
 
 /** A reader of one log group. */

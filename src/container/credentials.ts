@@ -65,7 +65,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
   const iamKeys = buildIamKeys(config, { clock });
-  return { iamKeys, vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  return { iamKeys, vault, sessions, resolver, identity, closers: [resolver, opened, sealed] };
 }
 
 /** The access keys of merchants' own IAM users. */

@@ -125,6 +125,19 @@ export class Vault {
   }
 
   /**
+   * The same without what is remembered: proves that the vault can still open it.
+   * @throws ServiceError as `open`. Cost: one transaction, one KMS Decrypt and one Secrets Manager read.
+   */
+  reopen(
+    actor: Actor,
+    merchantId: MerchantId,
+    credentialId: CredentialId,
+    version: number,
+  ): Promise<AwsCredential> {
+    return this.#open(actor, merchantId, credentialId, version);
+  }
+
+  /**
    * Deletes a credential. When this returns its secret is beyond anyone's reach; the ciphertext is then removed as far as AWS lets us.
    * @throws ServiceError credential.not_found | ledger.unavailable
    */

@@ -7,6 +7,8 @@ export const AUDIT_ACTIONS = [
   'credential.created',
   'credential.opened',
   'credential.tested',
+  'permissions.tested',
+  'environment.tested',
   'credential.deleted',
   'credential.made_default',
   'session.created',

@@ -161,6 +161,12 @@ export const ERRORS = {
     awsType: 'ConflictException',
     awsStatus: 400,
   },
+  'upstream.access_denied': {
+    status: 422,
+    title: 'AWS denied the call',
+    awsType: 'AccessDeniedException',
+    awsStatus: 403,
+  },
   'upstream.error': { status: 502, title: 'AWS answered with an error', awsType: 'InternalServerException' },
   'upstream.throttled': { status: 429, title: 'AWS throttled the call', awsType: 'ThrottlingException' },
   'upstream.unreachable': {
@@ -209,7 +215,7 @@ export interface ServiceErrorOptions {
   /** What was wrong, field by field; safe to show: never echoes the values sent. */
   problems?: readonly string[];
   /** Extra public members of the problem document, e.g. `{ scope: 'usage:read' }`. */
-  extra?: Readonly<Record<string, string | number | boolean>>;
+  extra?: Readonly<Record<string, string | number | boolean | object>>;
 }
 
 /**

@@ -13,6 +13,7 @@ import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { getLimits } from './handlers/limits/get.ts';
 import { putLimits } from './handlers/limits/put.ts';
+import { testEnvironment } from './handlers/environment/test.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
 import { opsAudit } from './handlers/ops/audit.ts';
@@ -28,6 +29,7 @@ import { opsUsage } from './handlers/ops/usage.ts';
 import { livez } from './handlers/service/livez.ts';
 import { openapi } from './handlers/service/openapi.ts';
 import { readyz } from './handlers/service/readyz.ts';
+import { testPermissions } from './handlers/permissions/test.ts';
 import { usageExport } from './handlers/usage/export.ts';
 import { usageRecords } from './handlers/usage/records.ts';
 import { usageReport } from './handlers/usage/report.ts';
@@ -67,6 +69,9 @@ export const ROUTES: readonly Route[] = [
   route('PATCH', `${M}/credentials/:cid`, 'credentials:write', updateCredential),
   route('DELETE', `${M}/credentials/:cid`, 'credentials:write', deleteCredential),
   route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
+
+  route('POST', `${M}/permissions/test`, 'invoke', testPermissions),
+  route('GET', `${M}/environment/test`, 'credentials:read', testEnvironment),
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),

@@ -5,8 +5,10 @@ import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
+import type { EnvironmentTest } from '../gateway/environment-test.ts';
 import type { Gateway } from '../gateway/gateway.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
+import type { PermissionTest } from '../gateway/permission-test.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UnknownStore } from '../ledger/unknown-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
@@ -25,6 +27,7 @@ export interface Services {
   apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke' | 'scopesOf'>;
   audit: AuditStore;
   bodyBudget: BodyBudget;
+  environmentTest: EnvironmentTest;
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;
@@ -36,6 +39,7 @@ export interface Services {
   onboarding: Onboarding;
   /** The table of routes as OpenAPI, made once. */
   openApi: object;
+  permissionTest: PermissionTest;
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
   sessions: Sessions;

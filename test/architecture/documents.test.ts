@@ -1,6 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { classifyReply, serviceErrorOf } from '../../src/bedrock/aws-errors.ts';
+import { AWS_FAILURES } from '../../src/bedrock/aws-failures.ts';
 import { envExample } from '../../src/config/example.ts';
 import { AUDIT_ACTIONS } from '../../src/domain/audit.ts';
 import { ERRORS } from '../../src/domain/errors.ts';
@@ -28,6 +30,27 @@ describe('documents say what the code does', () => {
     );
     const catalogue = Object.entries(ERRORS).map(([code, { status }]) => `${code} ${String(status)}`);
     expect(rows.sort()).toEqual(catalogue.sort());
+  });
+
+  test('docs/errors.md has every failure of AWS as it is mapped, and no other', () => {
+    const rows = [
+      ...read('docs/errors.md').matchAll(/^\| `(\w+)` \| (\d{3}) \| `([a-z_.]+)` \| (\w+) \| (\w+) \| \S/gm),
+    ].map((match) => match.slice(1).join(' '));
+    const mapped = Object.entries(AWS_FAILURES).map(([type, { status, code, retry, charged }]) =>
+      [type, status, code, retry, charged].join(' '),
+    );
+    expect(rows).toEqual(mapped);
+  });
+
+  test.each(Object.entries(AWS_FAILURES))('%s is answered as the table says', (type, row) => {
+    const refusal = classifyReply({
+      status: row.status,
+      headers: { 'x-amzn-errortype': type },
+      body: Buffer.from('{"message":"m"}'),
+    });
+    expect(refusal.execution).toBe(row.charged === 'no' ? 'refused' : 'unknown');
+    const call = { operation: 'invoke', modelId: 'amazon.nova-micro-v1:0', region: 'us-east-1' } as const;
+    expect(serviceErrorOf(refusal, { ...call, source: 'stored' }).code).toBe(row.code);
   });
 
   test('docs/audit.md explains every audit action', () => {

@@ -12,6 +12,7 @@ import { RoleBook } from './sts/roles.ts';
 import { listen } from './wire/listener.ts';
 import { ClientGone, Reply } from './wire/reply.ts';
 import { readRequest } from './wire/request.ts';
+import type { Withheld } from './bedrock/access.ts';
 import type { FaultHandle, FaultRule } from './faults.ts';
 import type { AccessKey, BedrockApiKey } from './identity/key-ring.ts';
 import type { InvocationLogging } from './logs/records.ts';
@@ -44,6 +45,8 @@ export interface StandIn extends AsyncDisposable {
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
   addModelArn(arn: string, modelId: string): void;
+  /** Takes a model away from an account or a region; `forget` gives it back. */
+  withholdModel(what: Withheld): void;
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
   fault(rule: FaultRule): FaultHandle;
@@ -92,6 +95,9 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     addModelArn: (arn, modelId) => {
       world.bedrock.owned.declare(arn, modelId);
     },
+    withholdModel: (what) => {
+      world.bedrock.access.withhold(what);
+    },
     logInvocations: (logging) => {
       world.logs.set(logging);
     },
@@ -101,6 +107,7 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
       faults.clear();
       world.logs.clear();
       world.bedrock.cache.forget();
+      world.bedrock.access.forget();
     },
     close,
     [Symbol.asyncDispose]: close,

@@ -123,15 +123,15 @@ export const BEDROCK: readonly Mutant[] = [
   {
     name: 'An internal error of AWS is unknown: the model may have run.',
     file: 'src/bedrock/aws-errors.ts',
-    find: "const execution = BEFORE_EXECUTION.has(type) ? 'refused' : 'unknown';",
-    replace: "const execution = type.length > 0 ? 'refused' : 'unknown';",
+    find: "execution: row?.charged === 'no' ? 'refused' : 'unknown',",
+    replace: "execution: row?.charged !== undefined ? 'refused' : 'unknown',",
     test: 'test/unit/bedrock-edges.test.ts',
   },
   {
     name: 'A throttled call is void: the model did not run.',
-    file: 'src/bedrock/aws-errors.ts',
-    find: "\n  'ThrottlingException',",
-    replace: '',
+    file: 'src/bedrock/aws-failures.ts',
+    find: "ThrottlingException: { status: 429, code: 'upstream.throttled', ...LATER }",
+    replace: "ThrottlingException: { status: 429, code: 'upstream.throttled', ...MAY_HAVE_RUN }",
     test: ['test/unit/bedrock-edges.test.ts', 'test/server/streams.test.ts'],
   },
   {

@@ -10,6 +10,7 @@ import { KEYS } from './keys.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
+import { PERMISSIONS } from './permissions.ts';
 import { PRICES } from './prices.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
@@ -29,6 +30,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...AUDIT,
   ...HTTP,
   ...LIMITS,
+  ...PERMISSIONS,
   ...PRICES,
   ...USAGE,
   ...OUTAGES,

@@ -379,6 +379,7 @@ test('every route, with everything as it should be', async () => {
     credentials: newBedrockKey,
     ':cid': { isDefault: true },
     test: {},
+    permissions: { models: [MODEL], probes: ['invalid-body', 'paid'], consent: true, ...temporaryFields() },
     'api-keys': { name: 'x' },
     roll: { overlapHours: 1 },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
@@ -398,7 +399,8 @@ test('every route, with everything as it should be', async () => {
       .replace('*modelId', MODEL)
       .replace('/usage/export', `/usage/export?format=ndjson&from=${day(0)}&to=${day(1)}`);
     const person = personOf(route);
-    const body = route.endpoint.body === undefined ? undefined : bodies[route.path.split('/').at(-1) ?? ''];
+    const name = route.path.endsWith('/permissions/test') ? 'permissions' : route.path.split('/').at(-1);
+    const body = route.endpoint.body === undefined ? undefined : bodies[name ?? ''];
     const answer = await keep(`${route.method} ${route.path}`, person.send(route.method, at, body));
     expect({ ...named(route), status: answer.status }).toEqual({
       ...named(route),

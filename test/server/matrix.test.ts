@@ -53,6 +53,7 @@ function pathOf(route: Route, ids: Ids): string {
 function bodyOf(route: Route): unknown {
   if (route.endpoint.body === 'bytes') return converseBody('hello');
   if (route.endpoint.body === undefined) return undefined;
+  if (route.path.endsWith('/permissions/test')) return { models: [MODEL] };
   if (route.path.endsWith('/chat')) return { modelId: MODEL, prompt: 'hello' };
   if (route.path.endsWith('/:cid')) return { isDefault: true };
   if (route.path.endsWith('/api-keys')) return { name: 'made by a stranger', scopes: ['invoke'] };

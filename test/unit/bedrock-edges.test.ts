@@ -158,9 +158,14 @@ describe('errors of AWS', () => {
 
   test('on our routes they say what to do', () => {
     const of = (status: number, type: string) =>
-      serviceErrorOf(classifyReply(reply(status, type, { message: 'm' })), 'converse-stream');
+      serviceErrorOf(classifyReply(reply(status, type, { message: 'm' })), {
+        operation: 'converse-stream',
+        modelId: 'amazon.nova-micro-v1:0',
+        region: 'us-east-1',
+        source: 'stored',
+      });
     expect(of(403, 'AccessDeniedException')).toMatchObject({
-      code: 'upstream.error',
+      code: 'upstream.access_denied',
       detail: expect.stringContaining('bedrock:InvokeModelWithResponseStream'),
     });
     expect(of(429, 'ThrottlingException')).toMatchObject({

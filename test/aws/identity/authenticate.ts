@@ -47,6 +47,7 @@ function signed(request: AwsRequest, service: Service, header: string, keys: Key
     region: claim.region,
     accessKeyId: key.accessKeyId,
     deny: key.deny ?? [],
+    policy: key.policy,
     sessionPolicy: key.sessionPolicy,
     temporary: key.sessionToken !== undefined,
   };
@@ -67,6 +68,7 @@ function bearer(token: string, keys: KeyRing): Signer {
     region: key.region ?? 'us-east-1',
     bearerFingerprint: bearerFingerprint(token),
     deny: key.deny ?? [],
+    policy: key.policy,
     temporary: false,
   };
 }

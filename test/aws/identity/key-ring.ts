@@ -15,6 +15,8 @@ export interface AccessKey {
   state?: KeyState;
   /** IAM actions refused to this key: `bedrock:InvokeModel`, `kms:*`. */
   deny?: readonly string[];
+  /** All that the principal may do; absent: everything that `deny` does not name. */
+  policy?: SessionPolicy | undefined;
   /** Narrows what the key may do; set by AssumeRole with a `Policy`. */
   sessionPolicy?: SessionPolicy | undefined;
   /** Epoch milliseconds after which the key counts as expired. */
@@ -34,6 +36,7 @@ export interface BedrockApiKey {
   arn?: string;
   state?: KeyState;
   deny?: readonly string[];
+  policy?: SessionPolicy | undefined;
 }
 
 /** Who sent a request, once proven. */
@@ -44,6 +47,7 @@ export interface Signer {
   accessKeyId?: string;
   bearerFingerprint?: string;
   deny: readonly string[];
+  policy?: SessionPolicy | undefined;
   sessionPolicy?: SessionPolicy | undefined;
   /** True for temporary credentials: chaining a role from them is limited to one hour. */
   temporary: boolean;

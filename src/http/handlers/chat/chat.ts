@@ -66,7 +66,12 @@ export const chat = merchantEndpoint<ChatBody>({
     const reply = await callConverse(context, asked, stream);
     noteCall(context, reply, asked.modelId);
     res.set(identityHeaders(reply.identity));
-    if (reply.awsError !== undefined) throw serviceErrorOf(reply.awsError, 'converse');
+    if (reply.awsError !== undefined)
+      throw serviceErrorOf(reply.awsError, {
+        ...reply.identity,
+        operation: stream ? 'converse-stream' : 'converse',
+        modelId: asked.modelId,
+      });
     if (!Buffer.isBuffer(reply.body)) {
       res.status(200).set('content-type', 'text/event-stream; charset=utf-8');
       await writeStream(res, eventsOf(reply.body), context.services.limits.stallTimeoutMs);

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { explainedBody } from '../../../bedrock/aws-errors.ts';
 import type { Frame } from '../../../bedrock/event-stream.ts';
 import { sseOfFrame } from '../../../bedrock/sse.ts';
 import type { Operation } from '../../../domain/usage.ts';
@@ -23,13 +24,14 @@ export function wire(operation: Operation) {
     handle: async (context) => {
       const { req, res, params } = context;
       const modelId = params['modelId'] ?? '';
-      const reply = await context.services.gateway.call({
+      const answer = await context.services.gateway.call({
         ...callerOf(context),
         operation,
         modelId,
         body: context.body,
         headers: req.headers,
       });
+      const reply = explained(answer, operation, modelId);
       noteCall(context, reply, modelId);
       res.status(reply.status);
       // Not Express's set(): it would add a charset to AWS's content type.
@@ -41,6 +43,13 @@ export function wire(operation: Operation) {
       return undefined;
     },
   });
+}
+
+/** AWS's refusal as AWS wrote it, with what to do about a denial. */
+function explained(reply: PaidReply, operation: Operation, modelId: string): PaidReply {
+  if (reply.awsError === undefined || !Buffer.isBuffer(reply.body)) return reply;
+  const body = explainedBody(reply.body, reply.awsError, { ...reply.identity, operation, modelId });
+  return { ...reply, body };
 }
 
 /** Who calls, and with which keys: what every paid call takes over from its request. */

@@ -1,0 +1,222 @@
+import type { AuditStore } from '../audit/audit-store.ts';
+import { parseModelId } from '../bedrock/model-id.ts';
+import type { ModelRef } from '../bedrock/model-id.ts';
+import { standingOf } from '../bedrock/model-standing.ts';
+import type { Listings, Standing } from '../bedrock/model-standing.ts';
+import type { BedrockProbes } from '../bedrock/probes-aws.ts';
+import { brokenCredential } from '../bedrock/verdicts.ts';
+import type { Check, Finding } from '../bedrock/verdicts.ts';
+import type { IdentityCheck } from '../credentials/identity.ts';
+import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { AwsIdentity, ResolvedCredential } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { MerchantId } from '../domain/ids.ts';
+import { AtMost } from './at-most.ts';
+import type { Cell, PermissionAsk, PermissionReport } from './permission-ask.ts';
+import { checkOf } from './permission-cell.ts';
+import type { PermissionCell } from './permission-cell.ts';
+import { policyOf } from './permission-policy.ts';
+import { withoutTheServicesAccount } from './permission-redaction.ts';
+
+export interface PermissionTestParts {
+  resolver: Pick<CredentialResolver, 'resolve'>;
+  identity: IdentityCheck;
+  probes: BedrockProbes;
+  cell: Pick<PermissionCell, 'test'>;
+  audit: Pick<AuditStore, 'append'>;
+  /** For the whole test; what is not known by then is said to be so. Milliseconds. */
+  totalMs: number;
+}
+
+/** Cells of one test that are asked about at a time: AWS throttles the control plane per account. */
+const CELLS_AT_A_TIME = 8;
+/** Tests of one merchant at a time: a test is up to some hundred questions, within quotas that its calls need too. */
+const TESTS_PER_MERCHANT = 2;
+
+type RegionalCheck = Check & { region: string };
+
+/** What is asked in each region. */
+interface Survey {
+  models: readonly ModelRef[];
+  /** The credential in its own region. */
+  home: ResolvedCredential;
+  /** What is wrong with the credential wherever it is used. */
+  broken: Finding | undefined;
+  signal: AbortSignal;
+  gate: AtMost;
+}
+
+interface Surveyed {
+  checks: RegionalCheck[];
+  cells: Cell[];
+  standings: { modelId: string; region: string; standing: Standing }[];
+}
+
+/** Finds out what a credential may do, and writes the policy that would let it. */
+export class PermissionTest {
+  readonly #parts: PermissionTestParts;
+  readonly #running = new Map<MerchantId, number>();
+
+  constructor(parts: PermissionTestParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Recorded before anything is asked. Free of charge but for the probe `paid`.
+   * @throws ServiceError of resolving; model.id_invalid; limit.rate_exceeded while two tests of this merchant run; ledger.unavailable. What AWS
+   *   does not answer is no error but a finding.
+   */
+  async run(ask: PermissionAsk): Promise<PermissionReport> {
+    const models = [...new Set(ask.models)].map(parsed);
+    const { id } = ask.merchant;
+    const running = this.#running.get(id) ?? 0;
+    if (running >= TESTS_PER_MERCHANT) throw tooMany();
+    this.#running.set(id, running + 1);
+    try {
+      return await this.#run(ask, models);
+    } finally {
+      const left = (this.#running.get(id) ?? 1) - 1;
+      if (left > 0) this.#running.set(id, left);
+      else this.#running.delete(id);
+    }
+  }
+
+  async #run(ask: PermissionAsk, models: readonly ModelRef[]): Promise<PermissionReport> {
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    const regions = ask.regions.length === 0 ? [home.region] : [...new Set(ask.regions)];
+    await this.#record(ask, home, regions);
+    const timeUp = AbortSignal.timeout(this.#parts.totalMs);
+    const signal = AbortSignal.any([timeUp, ask.callerGone]);
+    const who = await this.#whoIs(home);
+    const gate = new AtMost(CELLS_AT_A_TIME);
+    const surveys = await Promise.all(
+      regions.map((region) => this.#region(ask, region, { models, home, broken: who.broken, signal, gate })),
+    );
+    const report: PermissionReport = {
+      source: home.source,
+      accountId: home.accountId,
+      principal: who.identity?.arn,
+      checks: [...who.checks, ...surveys.flatMap(({ checks }) => checks)],
+      cells: surveys.flatMap(({ cells }) => cells),
+      ...policyOf(
+        surveys.flatMap(({ standings }) => standings),
+        ask.uses,
+        home.credential.kind,
+      ),
+      timedOut: timeUp.aborted,
+    };
+    return home.source === 'service-default' ? withoutTheServicesAccount(report) : report;
+  }
+
+  #record(ask: PermissionAsk, home: ResolvedCredential, regions: readonly string[]): Promise<void> {
+    return this.#parts.audit.append(ask.merchant.id, {
+      actor: ask.actor.subject,
+      action: 'permissions.tested',
+      resource: home.credentialId === undefined ? home.source : `credential/${home.credentialId}`,
+      outcome: 'allowed',
+      requestId: ask.actor.requestId,
+      body: { source: home.source, models: ask.models.length, regions, probes: ask.probes },
+    });
+  }
+
+  async #whoIs({ credential, region, accountId }: ResolvedCredential): Promise<{
+    identity?: AwsIdentity;
+    broken?: Finding;
+    checks: RegionalCheck[];
+  }> {
+    // STS does not know Bedrock's API keys; whether one works shows when it is first used.
+    if (credential.kind === 'bedrock-api-key') return { checks: [] };
+    const probe = 'GetCallerIdentity';
+    try {
+      const identity = await this.#parts.identity.checkCredential(credential, region);
+      const same = accountId === undefined || accountId === identity.accountId;
+      const why = same
+        ? 'AWS knows the credential.'
+        : 'The credential is of another AWS account than before.';
+      const checks = [{ probe, outcome: same ? 'ok' : 'credential-broken', why, region } as const];
+      return { identity, checks, ...(!same && { broken: brokenCredential(probe, why) }) };
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      const refused = error.code === 'credential.refused_by_aws';
+      const why = error.detail;
+      const checks = [{ probe, outcome: refused ? 'credential-broken' : 'failed', why, region } as const];
+      return { checks, ...(refused && { broken: brokenCredential(probe, why) }) };
+    }
+  }
+
+  async #region(ask: PermissionAsk, region: string, about: Survey): Promise<Surveyed> {
+    const { models, gate, signal } = about;
+    const same = (finding: Finding) =>
+      models.map(({ id }) => ({ modelId: id, region, ...finding, checks: [] }));
+    if (about.broken !== undefined) return { checks: [], cells: same(about.broken), standings: [] };
+    const resolved = await this.#inRegion(ask, about.home, region);
+    if ('verdict' in resolved) return { checks: [], cells: same(resolved), standings: [] };
+    const { listings, broken, checks } = await this.#survey(resolved, signal);
+    if (broken !== undefined) return { checks, cells: same(broken), standings: [] };
+    const known = models.map((model) => ({ model, standing: standingOf(model, resolved, listings) }));
+    const cells = await Promise.all(
+      known.map((one) => gate.run(() => this.#parts.cell.test({ ...one, ask, resolved, listings, signal }))),
+    );
+    return {
+      checks,
+      cells,
+      standings: known.map(({ model: { id }, standing }) => ({ modelId: id, region, standing })),
+    };
+  }
+
+  /** The credential for another region than its own, or why it cannot be used there. */
+  async #inRegion(
+    ask: PermissionAsk,
+    home: ResolvedCredential,
+    region: string,
+  ): Promise<ResolvedCredential | Finding> {
+    if (region === home.region) return home;
+    try {
+      return await this.#parts.resolver.resolve({ ...ask, requestedRegion: region });
+    } catch (error) {
+      if (!(error instanceof ServiceError)) throw error;
+      return { verdict: 'unknown', probe: 'identifier', certainty: 'none', why: error.detail };
+    }
+  }
+
+  async #survey(
+    resolved: ResolvedCredential,
+    signal: AbortSignal,
+  ): Promise<{ listings: Listings; broken: Finding | undefined; checks: RegionalCheck[] }> {
+    const { probes } = this.#parts;
+    const asked = { resolved, signal };
+    const [models, profiles] = await Promise.all([probes.listModels(asked), probes.listProfiles(asked)]);
+    const counted = (what: string) => (found: unknown[]) => `${String(found.length)} ${what}.`;
+    const allow = (action: 'bedrock:ListFoundationModels' | 'bedrock:ListInferenceProfiles') => () => [
+      { Sid: 'Discover', Effect: 'Allow' as const, Action: [action], Resource: ['*'] },
+    ];
+    const checks = [
+      checkOf('ListFoundationModels', models, counted('models'), allow('bedrock:ListFoundationModels')),
+      checkOf('ListInferenceProfiles', profiles, counted('profiles'), allow('bedrock:ListInferenceProfiles')),
+    ];
+    const bad = checks.find(({ outcome }) => outcome === 'credential-broken');
+    return {
+      listings: { models, profiles },
+      broken: bad && brokenCredential(bad.probe, bad.why),
+      checks: checks.map((check) => ({ ...check, region: resolved.region })),
+    };
+  }
+}
+
+function parsed(modelId: string, index: number): ModelRef {
+  try {
+    return parseModelId(modelId);
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+    const problems = [`models.${String(index)}: ${error.detail}`];
+    throw new ServiceError('model.id_invalid', 'One of the models is no model id and no ARN.', { problems });
+  }
+}
+
+function tooMany(): ServiceError {
+  return new ServiceError(
+    'limit.rate_exceeded',
+    'Two permission tests of this merchant are running. Wait until one is done.',
+    { retryAfterSeconds: 5 },
+  );
+}

@@ -1,0 +1,126 @@
+import type { Mutant } from '../../scripts/mutants/mutant.ts';
+
+const POLICY = 'src/bedrock/policy.ts';
+const CELL = 'src/gateway/permission-cell.ts';
+const RUNTIME = 'src/gateway/runtime-probes.ts';
+const TEST = 'src/gateway/permission-test.ts';
+const AUTHORIZER = 'test/unit/policy-authorizer.test.ts';
+const MATRIX = 'test/server/permission-test.test.ts';
+
+/** What a credential may do: nothing is claimed that was not shown, and nothing is allowed that was not asked. */
+export const PERMISSIONS: readonly Mutant[] = [
+  {
+    name: 'A policy lets models behind a profile be called through the profile only.',
+    file: POLICY,
+    find: "        ArnEquals: { 'bedrock:InferenceProfileArn': sorted(profileArns) },",
+    replace: "        ArnEquals: { 'bedrock:InferenceProfileArn': ['*', ...profileArns.slice(0, 0)] },",
+    test: ['test/unit/policy.test.ts', AUTHORIZER],
+  },
+  {
+    name: 'A policy for a profile names the model in every region that it routes to.',
+    file: POLICY,
+    find: "if (kind !== 'inference-profile' || !name.startsWith('global.')) return modelArns;",
+    replace: "if (kind !== 'inference-profile' || !name.startsWith('global.')) return modelArns.slice(0, 1);",
+    test: AUTHORIZER,
+  },
+  {
+    name: 'A policy for a global profile names the model without a region.',
+    file: POLICY,
+    find: "    foundationModelArn(modelId, '', partition),",
+    replace: '    foundationModelArn(modelId, region, partition),',
+    test: 'test/unit/policy.test.ts',
+  },
+  {
+    name: 'A policy gives no right that was not asked for.',
+    file: POLICY,
+    find: 'INVOKING.filter(([use]) => uses.has(use))',
+    replace: 'INVOKING.filter(([use]) => uses.has(use) || uses.size > 0)',
+    test: AUTHORIZER,
+  },
+  {
+    name: 'What could be read as a pattern does not get into a policy.',
+    file: POLICY,
+    find: 'if (!legal || (isProfile(target) && !target.modelArns.every(isModelArn))) throw invalid();',
+    replace: 'if (isProfile(target) && !target.modelArns.every(isModelArn)) throw invalid();',
+    test: 'test/unit/policy.test.ts',
+  },
+  {
+    name: 'That tokens may be counted is not taken for the right to call the model.',
+    file: CELL,
+    find: "    return 'failure' in answer && answer.failure.kind === 'credential-broken'",
+    replace: `    if ('answer' in answer)
+      return { verdict: 'allowed', probe: 'CountTokens', certainty: 'proven', why: 'counted' };
+    return answer.failure.kind === 'credential-broken'`,
+    test: MATRIX,
+  },
+  {
+    name: 'An invalid body is sent on request only.',
+    file: CELL,
+    find: "...(ask.probes.includes('invalid-body') ? [this.#invalidBody] : []),",
+    replace: 'this.#invalidBody,',
+    test: MATRIX,
+  },
+  {
+    name: 'A refused body makes a yes likely and never proven.',
+    file: 'src/bedrock/verdicts.ts',
+    find: "return { verdict: 'allowed', probe, certainty: 'likely',",
+    replace: "return { verdict: 'allowed', probe, certainty: 'proven',",
+    test: MATRIX,
+  },
+  {
+    name: 'The paid probe needs consent.',
+    file: 'src/http/handlers/permissions/test.ts',
+    find: "!probes.includes('paid') || consent === true",
+    replace: "!probes.includes('paid') || consent !== false",
+    test: MATRIX,
+  },
+  {
+    name: 'The paid probe asks for one token.',
+    file: RUNTIME,
+    find: 'inferenceConfig: { maxTokens: 1 }',
+    replace: 'inferenceConfig: { maxTokens: 100 }',
+    test: MATRIX,
+  },
+  {
+    name: 'A permission test is on record.',
+    file: TEST,
+    find: '    await this.#record(ask, home, regions);',
+    replace: '    if (regions.length === 0) await this.#record(ask, home, regions);',
+    test: MATRIX,
+  },
+  {
+    name: "A permission test tells nothing of the service's own account.",
+    file: TEST,
+    find: "return home.source === 'service-default' ? withoutTheServicesAccount(report) : report;",
+    replace: "return home.source === 'direct' ? withoutTheServicesAccount(report) : report;",
+    test: MATRIX,
+  },
+  {
+    name: 'A permission test ends when its time is up.',
+    file: TEST,
+    find: 'const signal = AbortSignal.any([timeUp, ask.callerGone]);',
+    replace: 'const signal = ask.callerGone;',
+    test: 'test/unit/permission-test.test.ts',
+  },
+  {
+    name: "A denial tells nothing of the service's own account.",
+    file: 'src/bedrock/aws-errors.ts',
+    find: "return source === 'service-default' && OF_AN_ACCOUNT.test(message) ? '' : message;",
+    replace: "return source === 'session' && OF_AN_ACCOUNT.test(message) ? '' : message;",
+    test: 'test/unit/access-denied.test.ts',
+  },
+  {
+    name: 'No statement is offered against an explicit deny.',
+    file: 'src/bedrock/access-denied.ts',
+    find: "if (by === 'explicit-deny' || by === 'model-access' || resource === undefined) return undefined;",
+    replace: "if (by === 'model-access' || resource === undefined) return undefined;",
+    test: 'test/unit/access-denied.test.ts',
+  },
+  {
+    name: 'The test of the environment opens the vault anew.',
+    file: 'src/gateway/environment-test.ts',
+    find: 'found.credential = await this.#parts.vault.reopen(',
+    replace: 'found.credential = await (this.#parts.vault as Vault).open(',
+    test: 'test/server/environment-test.test.ts',
+  },
+];

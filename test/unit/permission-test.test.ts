@@ -1,0 +1,110 @@
+import { expect, test } from '@jest/globals';
+import { BedrockProbes } from '../../src/bedrock/probes-aws.ts';
+import type { ResolvedCredential } from '../../src/domain/credential.ts';
+import { ServiceError } from '../../src/domain/errors.ts';
+import type { MerchantId } from '../../src/domain/ids.ts';
+import { Secret } from '../../src/domain/secret.ts';
+import { AtMost } from '../../src/gateway/at-most.ts';
+import type { PermissionAsk } from '../../src/gateway/permission-ask.ts';
+import { PermissionCell } from '../../src/gateway/permission-cell.ts';
+import { PermissionTest } from '../../src/gateway/permission-test.ts';
+import { RuntimeProbes } from '../../src/gateway/runtime-probes.ts';
+import { startSilentServer } from '../support/silent-server.ts';
+
+const resolved: ResolvedCredential = {
+  source: 'stored',
+  region: 'us-east-1',
+  accountId: '111122223333',
+  credential: { kind: 'access-key', accessKeyId: 'AKIAX', secretAccessKey: new Secret('s') },
+  poolKey: 'x',
+};
+
+function ask(merchantId: string): PermissionAsk {
+  const id = merchantId as MerchantId;
+  return {
+    actor: { subject: 'api-key:x', requestId: 'r' },
+    principal: { kind: 'merchant', merchantId: id, subject: 'api-key:x', scopes: ['invoke'] },
+    merchant: {
+      id,
+      name: 'x',
+      status: 'active',
+      plan: 'open@1',
+      directAllowed: false,
+      serviceDefaultsAllowed: false,
+      regions: [],
+      revision: 1,
+    },
+    choice: { kind: 'merchant-default' },
+    callerGone: new AbortController().signal,
+    models: ['amazon.nova-micro-v1:0', 'us.amazon.nova-micro-v1:0'],
+    regions: [],
+    uses: ['invoke'],
+    probes: ['invalid-body', 'paid'],
+  };
+}
+
+/** A test against an AWS that takes connections and never answers. */
+async function testOfSilence(totalMs: number) {
+  const silent = await startSilentServer();
+  const limits = { socketsMax: 8, connectMs: 60_000, firstByteMs: 60_000, totalMs: 60_000 };
+  const probes = new BedrockProbes({ ...limits, endpoint: silent.url });
+  const called: string[] = [];
+  const never = () => {
+    called.push('a model');
+    return Promise.reject(new ServiceError('internal', 'no model may be called'));
+  };
+  const runtime = new RuntimeProbes({ runtime: { send: never }, gateway: { call: never } });
+  const tests = new PermissionTest({
+    resolver: { resolve: () => Promise.resolve(resolved) },
+    identity: { checkCredential: () => Promise.resolve({ accountId: '111122223333', arn: 'arn:x' }) },
+    probes,
+    cell: new PermissionCell({ probes, models: { getModel: never }, runtime }),
+    audit: { append: () => Promise.resolve() },
+    totalMs,
+  });
+  return {
+    tests,
+    called,
+    [Symbol.asyncDispose]: async () => {
+      await probes[Symbol.asyncDispose]();
+      await silent[Symbol.asyncDispose]();
+    },
+  };
+}
+
+test('when the time is up every cell says that it was, and nothing more is asked', async () => {
+  await using silence = await testOfSilence(100);
+  const { cells, timedOut, checks } = await silence.tests.run(ask('slow'));
+  expect(timedOut).toBe(true);
+  expect(cells.map(({ verdict, certainty }) => [verdict, certainty])).toEqual([
+    ['unknown', 'none'],
+    ['unknown', 'none'],
+  ]);
+  for (const { why } of cells) expect(why).toContain('time');
+  expect(checks.map(({ outcome }) => outcome)).toEqual(['ok', 'failed', 'failed']);
+  expect(silence.called).toEqual([]);
+});
+
+test('a merchant has two tests running at most, and others are not in its way', async () => {
+  await using silence = await testOfSilence(1_000);
+  const two = [silence.tests.run(ask('busy')), silence.tests.run(ask('busy'))];
+  await expect(silence.tests.run(ask('busy'))).rejects.toMatchObject({ code: 'limit.rate_exceeded' });
+  const third = silence.tests.run(ask('idle'));
+  await Promise.all([...two, third]);
+  await expect(silence.tests.run(ask('busy'))).resolves.toMatchObject({ timedOut: true });
+});
+
+test('at most so many at a time, and all of them in the end, failures included', async () => {
+  const gate = new AtMost(3);
+  let [running, most, done] = [0, 0, 0];
+  const work = async (at: number) => {
+    most = Math.max(most, ++running);
+    await new Promise((resolve) => setImmediate(resolve));
+    running -= 1;
+    done += 1;
+    if (at % 4 === 0) throw new Error('fails');
+  };
+  const all = await Promise.allSettled(Array.from({ length: 20 }, (_, at) => gate.run(() => work(at))));
+  expect([most, done]).toEqual([3, 20]);
+  expect(all.filter(({ status }) => status === 'rejected')).toHaveLength(5);
+});

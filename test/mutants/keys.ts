@@ -62,8 +62,8 @@ export const KEYS: readonly Mutant[] = [
   {
     name: 'Hashing tokens anew takes a few connections at most.',
     file: 'src/auth/token-rehash.ts',
-    find: '|| this.#running.size >= parallel) return;',
-    replace: ') return;',
+    find: ' || this.#running.size >= parallel)',
+    replace: ')',
     test: REHASH_TEST,
   },
   {

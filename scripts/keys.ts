@@ -5,7 +5,7 @@ import type { Secrets } from '../src/config/secrets.ts';
 import type { Config } from '../src/config/settings.ts';
 import { DataKeyStore } from '../src/credentials/data-key-store.ts';
 import { AwsDataKeys } from '../src/credentials/data-keys-aws.ts';
-import { rewrapDataKeys } from '../src/credentials/data-keys.ts';
+import { reasonOf, rewrapDataKeys } from '../src/credentials/data-keys.ts';
 import { ServiceError } from '../src/domain/errors.ts';
 import { Secret } from '../src/domain/secret.ts';
 import { administrator, withAdminDatabase } from './cli/admin-database.ts';
@@ -69,7 +69,7 @@ async function main(): Promise<void> {
     ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
   });
   const arn = await wrapping.wanted().catch((error: unknown) => {
-    const reason = error instanceof ServiceError ? String(error.options.extra?.['reason']) : 'unknown reason';
+    const reason = error instanceof ServiceError ? reasonOf(error) : 'unknown reason';
     throw new Failure(`Not done: the KMS key of VAULT_KMS_KEY_ID was not found (${shown(reason)}).`);
   });
   await withAdminDatabase(adminUrl, { ifFailed, statementTimeoutMs: STATEMENT_TIMEOUT_MS }, (database) => {

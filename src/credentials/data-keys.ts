@@ -71,10 +71,16 @@ async function rewrapBatch({ wrapping, parallel = PARALLEL }: RewrapParts, keys:
         done.push({ ...key, after: await wrapping.rewrap(key, arn) });
       } catch (error) {
         if (!(error instanceof ServiceError)) throw error;
-        reasons.push(String(error.options.extra?.['reason'] ?? error.code));
+        reasons.push(reasonOf(error));
       }
     }
   };
   await Promise.all(Array.from({ length: parallel }, work));
   return { done, reasons };
+}
+
+/** AWS's name for what it refused, or our own code. */
+export function reasonOf(error: ServiceError): string {
+  const reason = error.options.extra?.['reason'];
+  return typeof reason === 'string' ? reason : error.code;
 }

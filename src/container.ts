@@ -61,7 +61,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
   const { closers, leftovers, ...credentials } = buildCredentials(config, secrets, base);
-  const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
+  const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
   const { ledger, ...books } = await buildLedger(config, secrets, base);
@@ -113,6 +113,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
       bedrock.models,
       probes,
       ...closers,
+      rehash,
       merchants,
       database,
     ],

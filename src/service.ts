@@ -7,6 +7,7 @@ import type { Services } from './http/services.ts';
 import type { AnswerStore } from './ledger/answer-store.ts';
 import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
+import type { RotationAlertsStore } from './ledger/rotation-alerts-store.ts';
 import type { Spool } from './ledger/spool.ts';
 import type { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
 import { errorFields } from './observability/logger.ts';
@@ -19,6 +20,7 @@ interface ServiceParts {
   spool: Spool | undefined;
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
+  rotationAlerts: Pick<RotationAlertsStore, 'raise'>;
   reconciler: Reconciler;
   leftovers: Leftovers;
   deliverer: WebhookDeliverer;
@@ -45,6 +47,8 @@ const RECONCILE_EVERY_MS = 30_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
 const RESEAL_EVERY_MS = 60_000;
+/** Asks whether the day's check is due; one replica then does it for all. */
+const ROTATION_EVERY_MS = 3_600_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -97,6 +101,7 @@ export class Service implements AsyncDisposable {
     this.#every(LEFTOVERS_EVERY_MS, 'leftovers', () => this.sweepLeftovers());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
+    this.#every(ROTATION_EVERY_MS, 'rotation', () => this.remindOfRotation());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }
@@ -126,6 +131,14 @@ export class Service implements AsyncDisposable {
   async sweepLeftovers(): Promise<void> {
     const removed = await this.#parts.leftovers.sweep();
     if (removed > 0) this.logger.info('ciphertexts without a credential removed', { removed });
+  }
+
+  /** Reminds of keys that have been in use for long, as is done once a day. */
+  async remindOfRotation(): Promise<void> {
+    const { config, rotationAlerts } = this.#parts;
+    if (config.credentialRotationDays === 0) return;
+    const alerts = await rotationAlerts.raise(config.credentialRotationDays);
+    if (alerts !== undefined) this.logger.info('age of stored keys looked at', { alerts });
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

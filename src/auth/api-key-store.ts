@@ -1,5 +1,7 @@
 import type { Actor } from '../domain/audit.ts';
+import { ServiceError } from '../domain/errors.ts';
 import type { ApiKeyId, MerchantId } from '../domain/ids.ts';
+import type { MerchantScope } from '../domain/principal.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
@@ -31,7 +33,34 @@ export interface ApiKeyView {
   createdAt: string;
   expiresAt: string;
   revokedAt: string | null;
+  /** The key that took its place; it ends by itself. */
+  rolledTo: string | null;
 }
+
+/** A hash in place of another. */
+export interface Rehashed {
+  before: Uint8Array;
+  after: StoredHash;
+}
+
+export interface KeyRoll {
+  id: ApiKeyId;
+  successor: StoredHash & { id: ApiKeyId; environment: string };
+  overlapHours: number;
+}
+
+/** What a successor has of its predecessor. Times in ISO 8601. */
+export interface RolledFacts {
+  name: string;
+  scopes: readonly MerchantScope[];
+  expiresAt: string;
+  oldExpiresAt: string;
+}
+
+type RollAnswer =
+  | { state: 'not_found' | 'not_usable' }
+  | { state: 'rolled_before'; successor: string }
+  | ({ state: 'rolled' } & RolledFacts);
 
 interface FoundRow {
   merchant_id: MerchantId;
@@ -109,6 +138,46 @@ export class ApiKeyStore {
     });
   }
 
+  /** Scopes of a key; undefined when the merchant has no such key. They never change. */
+  scopesOf(merchantId: MerchantId, id: ApiKeyId): Promise<readonly string[] | undefined> {
+    return this.#database.asTenant(merchantId, async (tx) => {
+      const row = await tx.apiKey.findFirst({ where: { merchantId, id }, select: { scopes: true } });
+      return row?.scopes;
+    });
+  }
+
+  /**
+   * A successor, and an end for the old key, in one transaction with its audit record.
+   * @throws ServiceError api_key.not_found | api_key.not_usable | api_key.rolled_before | ledger.unavailable
+   */
+  async roll(
+    actor: Actor,
+    merchantId: MerchantId,
+    { id, successor, overlapHours }: KeyRoll,
+  ): Promise<RolledFacts> {
+    const { hash, ...facts } = successor;
+    const [row] = await this.#database.query<{ answer: RollAnswer }>(Prisma.sql`
+      SELECT api_key_roll(${merchantId}, ${id}, ${JSON.stringify(facts)}::jsonb, ${hash}, ${overlapHours}::integer, ${actor.subject}, ${actor.requestId}) AS answer`);
+    const answer = row?.answer ?? { state: 'not_found' };
+    if (answer.state !== 'rolled') throw rollRefusal(answer);
+    const { state: _state, ...rolled } = answer;
+    return rolled;
+  }
+
+  /** Writes a hash only over the one it takes the place of, and only one of a newer pepper. @returns whether it was. */
+  async rehash(merchantId: MerchantId, id: ApiKeyId, { before, after }: Rehashed): Promise<boolean> {
+    const [row] = await this.#database.query<{ done: boolean }>(Prisma.sql`
+      SELECT api_key_rehash(${merchantId}, ${id}, ${before}, ${after.hash}, ${after.pepperVersion}::integer) AS done`);
+    return row?.done === true;
+  }
+
+  /** The same for an operator's key. */
+  async rehashOperator(id: ApiKeyId, { before, after }: Rehashed): Promise<boolean> {
+    const [row] = await this.#database.query<{ done: boolean }>(Prisma.sql`
+      SELECT operator_key_rehash(${id}, ${before}, ${after.hash}, ${after.pepperVersion}::integer) AS done`);
+    return row?.done === true;
+  }
+
   /**
    * Revokes a key, with its audit record in the same commit. The lock on the head of the chain comes first: it orders this with the admission
    * of calls (ledger_hold), so that none is admitted with the key once this has been committed. Of several at once one is recorded.
@@ -119,6 +188,27 @@ export class ApiKeyStore {
       Prisma.sql`SELECT api_key_revoke(${merchantId}, ${id}, ${actor.subject}, ${actor.requestId}) AS found`,
     );
     return row?.found === true;
+  }
+}
+
+function rollRefusal(answer: Exclude<RollAnswer, { state: 'rolled' }>): ServiceError {
+  switch (answer.state) {
+    case 'not_found':
+      return new ServiceError(
+        'api_key.not_found',
+        'This merchant has no such API key. GET …/api-keys lists them.',
+      );
+    case 'not_usable':
+      return new ServiceError(
+        'api_key.not_usable',
+        'This API key was revoked, has expired, or is of another environment. Make a new one: POST …/api-keys.',
+      );
+    case 'rolled_before':
+      return new ServiceError(
+        'api_key.rolled_before',
+        `This API key was rolled before; its successor is ${answer.successor}. If that token was lost, roll the successor or revoke it.`,
+        { extra: { successorId: answer.successor } },
+      );
   }
 }
 

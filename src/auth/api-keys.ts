@@ -10,6 +10,7 @@ import type { ApiKeyStore, StoredKey } from './api-key-store.ts';
 import { mintToken, parseToken } from './token.ts';
 import type { Token, TokenEnvironment } from './token.ts';
 import type { StoredHash, TokenHasher } from './token-hash.ts';
+import type { TokenRehash } from './token-rehash.ts';
 
 const DAY_MS = 86_400_000;
 const DAYS_MAX = 365;
@@ -19,8 +20,10 @@ const REMEMBERED_MS = 60_000;
 const REFUSED_MS = 60_000;
 
 export interface ApiKeysParts {
-  store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone'>;
+  store: Pick<ApiKeyStore, 'find' | 'findOperator' | 'insert' | 'insertAlone' | 'roll'>;
   hasher: TokenHasher;
+  /** Without it a token keeps the hash that it was made with. */
+  rehash?: Pick<TokenRehash, 'later'>;
   clock: Clock;
   /** `live` in production; a token of the other environment is not accepted. */
   environment: TokenEnvironment;
@@ -42,6 +45,11 @@ export interface CreatedKey {
   name: string;
   scopes: readonly MerchantScope[];
   expiresAt: string;
+}
+
+/** The successor of a key; `token` is shown this one time. */
+export interface RolledKey extends CreatedKey {
+  replaces: { id: ApiKeyId; expiresAt: string };
 }
 
 /** Bearer tokens of ours: made once, kept as keyed hashes, looked up by their id. */
@@ -74,6 +82,19 @@ export class ApiKeys {
     if (tx === undefined) await store.insertAlone(merchantId, actor, key);
     else await store.insert(tx, merchantId, actor, key);
     return { id, token: text, name, scopes, expiresAt: expiresAt.toISOString() };
+  }
+
+  /**
+   * Makes a successor of a key: same name, scopes and life. The old key goes on for `overlapHours`, or as long as it would have.
+   * Who asks must be allowed to hand on the key's scopes: that is the caller's to check.
+   * @throws ServiceError api_key.not_found | api_key.not_usable | api_key.rolled_before | ledger.unavailable
+   */
+  async roll(actor: Actor, merchantId: MerchantId, id: ApiKeyId, overlapHours: number): Promise<RolledKey> {
+    const { store, hasher, environment } = this.#parts;
+    const minted = mintToken('merchant', environment);
+    const successor = { id: minted.id, environment, ...hasher.hash(minted.secret) };
+    const { oldExpiresAt, ...made } = await store.roll(actor, merchantId, { id, successor, overlapHours });
+    return { id: minted.id, token: minted.text, ...made, replaces: { id, expiresAt: oldExpiresAt } };
   }
 
   /**
@@ -117,6 +138,7 @@ export class ApiKeys {
   async #merchant(token: Token): Promise<Principal | undefined> {
     const key = await this.#parts.store.find(token.id);
     if (!this.#isGood(token, key)) return undefined;
+    this.#parts.rehash?.later({ ...token, stored: key, merchantId: key.merchantId });
     const scopes = MERCHANT_SCOPES.filter((scope) => key.scopes.includes(scope));
     return {
       kind: 'merchant',
@@ -130,6 +152,7 @@ export class ApiKeys {
   async #operator(token: Token): Promise<Principal | undefined> {
     const key = await this.#parts.store.findOperator(token.id);
     if (!this.#isGood(token, key)) return undefined;
+    this.#parts.rehash?.later({ ...token, stored: key });
     const scopes: OperatorScope[] = OPERATOR_SCOPES.filter((scope) => key.scopes.includes(scope));
     return { kind: 'operator', subject: `operator:${token.id}`, scopes };
   }

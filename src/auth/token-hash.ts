@@ -34,6 +34,11 @@ export class TokenHasher {
     return { hash: hmac(this.#current.key, secret), pepperVersion: this.#current.version };
   }
 
+  /** Whether a newer pepper has come since: one of a version to come does not count. */
+  isOlder({ pepperVersion }: StoredHash): boolean {
+    return pepperVersion < this.#current.version;
+  }
+
   /** In constant time; false for a pepper that is gone, and for an id that nobody has. */
   matches(secret: Secret, stored: StoredHash | undefined): boolean {
     const { hash, pepperVersion } = stored ?? NOBODY;

@@ -26,7 +26,12 @@ export const SECRET_SETTINGS = {
   ),
   tokenPepperPrevious: optional(
     'TOKEN_PEPPER_PREVIOUS',
-    'The pepper before, while tokens hashed with it live on.',
+    'The pepper of the version before, while tokens hashed with it live on (npm run keys -- status counts them).',
+    key32,
+  ),
+  tokenPepperNext: optional(
+    'TOKEN_PEPPER_NEXT',
+    'The pepper of the version after, accepted before any replica hashes with it (docs/operations.md, Keys of the service).',
     key32,
   ),
   sessionKey: setting(
@@ -36,7 +41,7 @@ export const SECRET_SETTINGS = {
   ),
   sessionKeyPrevious: optional(
     'SESSION_KEY_PREVIOUS',
-    'The session key before, for the 15 minutes its sessions live on and secrets of webhooks are sealed anew.',
+    'Another session key that is accepted and does not seal: first the next one, until every replica accepts it, then the one before (docs/operations.md, Keys of the service).',
     key32,
   ),
   jwtSecret: optional(

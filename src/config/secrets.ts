@@ -7,6 +7,7 @@ export interface Secrets {
   databaseUrl: Secret;
   tokenPepper: Secret<Buffer>;
   tokenPepperPrevious?: Secret<Buffer>;
+  tokenPepperNext?: Secret<Buffer>;
   sessionKey: Secret<Buffer>;
   sessionKeyPrevious?: Secret<Buffer>;
   jwtSecret?: Secret;
@@ -31,6 +32,7 @@ export function newSecrets(values: SecretValues): Secrets {
     databaseUrl: new Secret(values.databaseUrl),
     tokenPepper: new Secret(values.tokenPepper),
     ...(values.tokenPepperPrevious && { tokenPepperPrevious: new Secret(values.tokenPepperPrevious) }),
+    ...(values.tokenPepperNext && { tokenPepperNext: new Secret(values.tokenPepperNext) }),
     sessionKey: new Secret(values.sessionKey),
     ...(values.sessionKeyPrevious && { sessionKeyPrevious: new Secret(values.sessionKeyPrevious) }),
     ...(values.jwtSecret !== undefined && { jwtSecret: new Secret(values.jwtSecret) }),

@@ -90,9 +90,15 @@ export const SETTINGS = {
   ),
   serviceDefaultRegion: optional('SERVICE_DEFAULT_REGION', "Region of the service's own account.", region),
 
+  credentialRotationDays: setting(
+    'CREDENTIAL_ROTATION_DAYS',
+    'Days a stored key is used before it is due to be exchanged: an alert then, and once more at 120 %. 0: never. Roles are never due.',
+    integer(0, 3_650),
+    '90',
+  ),
   tokenPepperVersion: setting(
     'TOKEN_PEPPER_VERSION',
-    'Number of TOKEN_PEPPER. Raise it by one when the pepper changes and give the old one as TOKEN_PEPPER_PREVIOUS.',
+    'Number of TOKEN_PEPPER; TOKEN_PEPPER_PREVIOUS has the one below, TOKEN_PEPPER_NEXT the one above.',
     integer(1, 1_000_000),
     '1',
   ),

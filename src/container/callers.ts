@@ -4,18 +4,29 @@ import { newBearerVerifier } from '../auth/bearer.ts';
 import { FailureBudget } from '../auth/failure-budget.ts';
 import { newJwtVerifier } from '../auth/jwt.ts';
 import { TokenHasher } from '../auth/token-hash.ts';
+import { TokenRehash } from '../auth/token-rehash.ts';
 import type { Pepper } from '../auth/token-hash.ts';
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
+import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
 
 /** Who may call: API keys, operators' keys, JWTs where the settings name an issuer. */
-export function buildCallers(config: Config, secrets: Secrets, { clock, database }: Base) {
+export function buildCallers(config: Config, secrets: Secrets, { clock, database, logger }: Base) {
   const apiKeyStore = new ApiKeyStore(database);
+  const hasher = new TokenHasher(peppersOf(config, secrets));
+  const rehash = new TokenRehash({
+    store: apiKeyStore,
+    hasher,
+    onFailed: (keyId, error) => {
+      logger.warn('token not hashed anew: its next use tries again', { keyId, ...errorFields(error) });
+    },
+  });
   const apiKeys = new ApiKeys({
     store: apiKeyStore,
     clock,
-    hasher: new TokenHasher(peppersOf(config, secrets)),
+    hasher,
+    rehash,
     rememberedMax: config.rememberedMax,
     environment: config.environment === 'production' ? 'live' : 'test',
   });
@@ -31,15 +42,16 @@ export function buildCallers(config: Config, secrets: Secrets, { clock, database
     ...(jwt && { jwt }),
     devTokens: config.authDevTokens,
   });
-  return { apiKeyStore, apiKeys, verify };
+  return { apiKeyStore, apiKeys, rehash, verify };
 }
 
 function peppersOf(config: Config, secrets: Secrets): [Pepper, ...Pepper[]] {
   const version = config.tokenPepperVersion;
-  const previous = secrets.tokenPepperPrevious;
+  const { tokenPepperPrevious: previous, tokenPepperNext: next } = secrets;
   return [
     { version, key: secrets.tokenPepper },
     ...(previous ? [{ version: version - 1, key: previous }] : []),
+    ...(next ? [{ version: version + 1, key: next }] : []),
   ];
 }
 

@@ -48,7 +48,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     logger.warn('ciphertext left behind in Secrets Manager', { secretName, ...errorFields(cause) });
   };
   const vault = new Vault({
-    store: new CredentialStore(database),
+    store: new CredentialStore(database, { rotationDays: config.credentialRotationDays }),
     leftovers: leftoverStore,
     freezer: new FreezeStore(database),
     secrets: sealed,

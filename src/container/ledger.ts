@@ -6,6 +6,7 @@ import { AnswerSeal } from '../ledger/answer-seal.ts';
 import { AnswerStore } from '../ledger/answer-store.ts';
 import { LedgerStore } from '../ledger/ledger-store.ts';
 import { Ledger } from '../ledger/ledger.ts';
+import { RotationAlertsStore } from '../ledger/rotation-alerts-store.ts';
 import { openSpool } from '../ledger/open-spool.ts';
 import { PriceStore } from '../ledger/price-store.ts';
 import { Prices } from '../ledger/prices.ts';
@@ -40,9 +41,10 @@ export async function buildLedger(config: Config, secrets: Secrets, { clock, dat
       logger.warn('answer not kept', { callId, ...errorFields(error) });
     },
   });
+  const rotationAlerts = new RotationAlertsStore(database);
   const prices = new Prices(new PriceStore(database), clock);
   await Promise.all([ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS), prices.refresh()]);
-  return { answerStore, answers, ledger, ledgerStore, prices, spool };
+  return { answerStore, answers, ledger, ledgerStore, prices, rotationAlerts, spool };
 }
 
 /** Who is told of alerts. */

@@ -13,6 +13,10 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 /** A transaction of one merchant, as `inTransaction` or the caller's own `Database.asTenant` opens it. */
 export type CredentialTx = Tx;
 
+const DAY_MS = 86_400_000;
+/** A role holds no key that could grow old. */
+const HOLDS_KEY: ReadonlySet<string> = new Set(['access-key', 'bedrock-api-key'] satisfies CredentialKind[]);
+
 /** A sealed credential on its way into the database, as version 1. */
 export interface NewCredential {
   id: CredentialId;
@@ -31,9 +35,12 @@ export interface NewCredential {
  */
 export class CredentialStore {
   readonly #database: Database;
+  readonly #rotationDays: number;
 
-  constructor(database: Database) {
+  /** @param options.rotationDays after which a key is due to be exchanged; 0, the default, for never. */
+  constructor(database: Database, { rotationDays = 0 }: { rotationDays?: number } = {}) {
     this.#database = database;
+    this.#rotationDays = rotationDays;
   }
 
   inTransaction<T>(merchantId: MerchantId, work: (tx: CredentialTx) => Promise<T>): Promise<T> {
@@ -78,7 +85,8 @@ export class CredentialStore {
         where: { merchantId, state: { not: 'deleted' } },
         orderBy: [{ createdAt: 'asc' }, { id: 'asc' }],
       });
-      return rows.map((row) => toStored(row, defaultId));
+      const due = await this.#dueDates(merchantId, tx, rows);
+      return rows.map((row) => ({ ...toStored(row, defaultId), rotationDueAt: due.get(row.id) }));
     });
   }
 
@@ -89,7 +97,8 @@ export class CredentialStore {
         where: { merchantId, id: credentialId, state: { not: 'deleted' } },
       });
       if (row === null) throw notFound();
-      return toStored(row, await defaultOf(merchantId, tx));
+      const due = await this.#dueDates(merchantId, tx, [row]);
+      return { ...toStored(row, await defaultOf(merchantId, tx)), rotationDueAt: due.get(row.id) };
     });
   }
 
@@ -197,6 +206,22 @@ export class CredentialStore {
       return [...new Set(destroyed.map((version) => version.secret_name))];
     });
   }
+
+  /** By id, of those that are due one day: the same kinds as in rotation_alerts(). */
+  async #dueDates(
+    merchantId: MerchantId,
+    tx: CredentialTx,
+    rows: readonly Row[],
+  ): Promise<Map<string, Date>> {
+    const ids = rows.filter(({ kind }) => HOLDS_KEY.has(kind)).map(({ id }) => id);
+    if (this.#rotationDays === 0 || ids.length === 0) return new Map();
+    const versions = await tx.credentialVersion.findMany({
+      where: { merchantId, credentialId: { in: ids }, state: 'current' },
+      select: { credentialId: true, createdAt: true },
+    });
+    const dueAt = (createdAt: Date) => new Date(createdAt.getTime() + this.#rotationDays * DAY_MS);
+    return new Map(versions.map(({ credentialId, createdAt }) => [credentialId, dueAt(createdAt)]));
+  }
 }
 
 /** @throws ServiceError credential.not_found */
@@ -238,7 +263,7 @@ async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<stri
   return merchant?.defaultCredentialId ?? null;
 }
 
-function toStored(row: Row, defaultId: string | null): StoredCredential {
+function toStored(row: Row, defaultId: string | null): Omit<StoredCredential, 'rotationDueAt'> {
   return {
     id: row.id as CredentialId,
     name: row.name,

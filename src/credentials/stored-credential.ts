@@ -20,6 +20,8 @@ export interface StoredCredential {
   isDefault: boolean;
   createdBy: string;
   createdAt: Date;
+  /** When the current version has been in use for as long as the settings say; undefined where they say nothing. */
+  rotationDueAt: Date | undefined;
   /** The last test; undefined when there was none since it was stored (storing asks AWS, too). */
   testedAt: Date | undefined;
   testResult: TestResult | undefined;

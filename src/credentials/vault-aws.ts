@@ -12,6 +12,7 @@ import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
 import type { AwsFailure } from './aws-failure.ts';
+import { encryptionContextOf } from './encryption-context.ts';
 import type { EnvelopeContext } from './envelope.ts';
 import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
@@ -36,7 +37,7 @@ export interface AwsSecretVaultOptions {
   requestTimeoutMs?: number;
 }
 
-/** The only importer of Secrets Manager and KMS. */
+/** What the service asks of Secrets Manager and KMS; an administrator asks more (data-keys-aws.ts). */
 export class AwsSecretVault implements SecretVault, Disposable {
   readonly #kms: KMSClient;
   readonly #secrets: SecretsManagerClient;
@@ -65,7 +66,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     credential: AwsCredential,
     announce: (secretName: string) => Promise<void>,
   ): Promise<SealedVersion> {
-    const context = this.#contextOf(place);
+    const context = encryptionContextOf(this.#environment, place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
     try {
@@ -85,7 +86,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   async open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential> {
-    const context = this.#contextOf(place);
+    const context = encryptionContextOf(this.#environment, place);
     const [dataKey, envelope] = await both(this.#unwrap(sealed, context), this.#read(sealed));
     let plaintext: Buffer | undefined;
     try {
@@ -116,17 +117,6 @@ export class AwsSecretVault implements SecretVault, Disposable {
   [Symbol.dispose](): void {
     this.#kms.destroy();
     this.#secrets.destroy();
-  }
-
-  #contextOf(place: SecretPlace): EnvelopeContext {
-    return {
-      app: 'mbk',
-      env: this.#environment,
-      merchant_id: place.merchantId,
-      credential_id: place.credentialId,
-      version: String(place.version),
-      purpose: 'aws-credential',
-    };
   }
 
   async #newDataKey(context: EnvelopeContext) {

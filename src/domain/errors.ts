@@ -42,6 +42,8 @@ export const ERRORS = {
   'merchant.not_active': { status: 403, title: 'Merchant is not active', awsType: 'AccessDeniedException' },
   'merchant.closed': { status: 409, title: 'Merchant is closed for good', awsType: 'ConflictException' },
   'api_key.not_found': { status: 404, title: 'API key not found', awsType: 'ResourceNotFoundException' },
+  'api_key.not_usable': { status: 409, title: 'API key cannot be used', awsType: 'ConflictException' },
+  'api_key.rolled_before': { status: 409, title: 'API key was rolled before', awsType: 'ConflictException' },
   'credential.none_chosen': { status: 400, title: 'No credential chosen', awsType: 'ValidationException' },
   'credential.choice_invalid': {
     status: 400,

@@ -70,8 +70,9 @@ export class KeptAnswers {
     const { key, merchantId, head, body } = answer;
     const { callId } = head.identity;
     try {
-      const sealed = this.#parts.seal.seal(encode(head, body), { merchantId, callId, idempotencyKey: key });
-      await this.#parts.store.keep(merchantId, { callId, keyHash: keyHashOf(key), sealed });
+      const { seal, store } = this.#parts;
+      const sealed = seal.seal(encode(head, body), { merchantId, callId, idempotencyKey: key });
+      await store.keep(merchantId, { callId, keyHash: keyHashOf(key), sealed, keyId: seal.keyId });
     } catch (error) {
       this.#parts.onLost(callId, error);
     }

@@ -2,6 +2,7 @@ import { listAlerts } from './handlers/alerts/list.ts';
 import { createApiKey } from './handlers/api-keys/create.ts';
 import { listApiKeys } from './handlers/api-keys/list.ts';
 import { revokeApiKey } from './handlers/api-keys/revoke.ts';
+import { rollApiKey } from './handlers/api-keys/roll.ts';
 import { listAudit } from './handlers/audit/list.ts';
 import { chat } from './handlers/chat/chat.ts';
 import { createCredential } from './handlers/credentials/create.ts';
@@ -96,6 +97,7 @@ export const ROUTES: readonly Route[] = [
   route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),
   route('POST', `${M}/api-keys`, 'api-keys:write', createApiKey),
   route('DELETE', `${M}/api-keys/:kid`, 'api-keys:write', revokeApiKey),
+  route('POST', `${M}/api-keys/:kid/roll`, 'api-keys:write', rollApiKey),
 
   route('GET', '/api/ops/merchants', 'ops:merchants:read', listMerchants),
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),

@@ -25,7 +25,7 @@ import type { Health } from './health.ts';
 /** The rooms, as handlers see them. Built in container.ts. */
 export interface Services {
   apiKeys: ApiKeys;
-  apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke'>;
+  apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke' | 'scopesOf'>;
   audit: AuditStore;
   bodyBudget: BodyBudget;
   environmentTest: EnvironmentTest;

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
 import type { CallId, MerchantId } from '../domain/ids.ts';
 import type { Secret } from '../domain/secret.ts';
+import { sealingKeyId } from './webhook-secrets.ts';
 
 /** What a sealed answer is bound to. `idempotencyKey` is the raw header: without it, and without the service's key, it stays shut. */
 export interface AnswerBinding {
@@ -21,9 +22,12 @@ const TAG_BYTES = 16;
 export class AnswerSeal {
   /** The first seals; all open. */
   readonly #keys: readonly [Secret<Buffer>, ...Secret<Buffer>[]];
+  /** Names the key that seals. */
+  readonly keyId: Buffer;
 
   constructor(keys: readonly [Secret<Buffer>, ...Secret<Buffer>[]]) {
     this.#keys = keys;
+    this.keyId = sealingKeyId(keys[0]);
   }
 
   seal(plaintext: Buffer, binding: AnswerBinding): Buffer {

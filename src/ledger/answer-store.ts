@@ -18,14 +18,14 @@ export class AnswerStore {
     this.#database = database;
   }
 
-  /** Keeps an answer for 24 hours; false when the key belongs to another attempt by now. @throws ServiceError ledger.unavailable */
+  /** Keeps an answer for 24 hours, with the name of the key that seals it; false when the key belongs to another attempt by now. @throws ServiceError ledger.unavailable */
   async keep(
     merchantId: MerchantId,
-    answer: { callId: CallId; keyHash: Uint8Array; sealed: Uint8Array },
+    answer: { callId: CallId; keyHash: Uint8Array; sealed: Uint8Array; keyId: Uint8Array },
   ): Promise<boolean> {
-    const { callId, keyHash, sealed } = answer;
+    const { callId, keyHash, sealed, keyId } = answer;
     const rows = await this.#database.query<{ kept: boolean }>(
-      Prisma.sql`SELECT answer_keep(${merchantId}, ${callId}::uuid, ${keyHash}, ${sealed}) AS kept`,
+      Prisma.sql`SELECT answer_keep_under(${merchantId}, ${callId}::uuid, ${keyHash}, ${sealed}, ${keyId}) AS kept`,
     );
     return rows[0]?.kept === true;
   }

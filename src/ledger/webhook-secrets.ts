@@ -31,7 +31,7 @@ export class WebhookSecrets {
    */
   constructor(keys: readonly [Secret<Buffer>, ...(Secret<Buffer> | undefined)[]]) {
     const known = keys.filter((key) => key !== undefined);
-    const ids = known.map((key) => derive(key, 'id', KEY_ID_BYTES).toString('hex'));
+    const ids = known.map((key) => sealingKeyId(key).toString('hex'));
     this.#keys = new Map(known.map((key, index) => [ids[index] ?? '', derive(key, 'key', KEY_BYTES)]));
     this.#current = ids[0] ?? '';
   }
@@ -88,6 +88,11 @@ export class WebhookSecrets {
       return undefined;
     }
   }
+}
+
+/** Names a session key, 8 bytes, without saying anything about it: what is sealed for the database carries this name. */
+export function sealingKeyId(key: Secret<Buffer>): Buffer {
+  return derive(key, 'id', KEY_ID_BYTES);
 }
 
 export interface SignedMessage {

@@ -13,6 +13,7 @@ export const LOG_FIELDS = [
   'complete',
   // A paid call
   'callId',
+  'keyId',
   'source',
   'region',
   'modelId',
@@ -32,6 +33,7 @@ export const LOG_FIELDS = [
   'looked',
   'resolved',
   'removed',
+  'alerts',
   'streams',
   // Alerts and webhooks
   'webhookId',

@@ -99,6 +99,7 @@ describe('the API never gives a secret back', () => {
     const shownOnce = new Set([
       'POST /api/ops/merchants',
       'POST /api/merchants/:id/bedrock/api-keys',
+      'POST /api/merchants/:id/bedrock/api-keys/:kid/roll',
       'POST /api/merchants/:id/bedrock/initialize',
       'POST /api/merchants/:id/bedrock/webhooks',
     ]);

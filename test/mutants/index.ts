@@ -8,6 +8,7 @@ import { DATABASE } from './database.ts';
 import { FAULTS } from './faults.ts';
 import { HARDENING } from './hardening.ts';
 import { HTTP } from './http.ts';
+import { KEYS } from './keys.ts';
 import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
@@ -42,4 +43,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...FAULTS,
   ...HARDENING,
   ...REVOCATION,
+  ...KEYS,
 ];

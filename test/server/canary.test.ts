@@ -355,6 +355,7 @@ test('every route, with everything as it should be', async () => {
 
   const leaving = await onboardWithCanary('merchant-leaving');
   const { id: kid } = (await merchant.post('/api-keys', { name: 'to revoke' })).json as { id: string };
+  const { id: rolled } = (await merchant.post('/api-keys', { name: 'to roll' })).json as { id: string };
   const { id: cid } = (await merchant.post('/credentials', newAccessKey())).json as { id: string };
   await using receiver = await startReceiver();
   const webhook = { url: `${receiver.url}/in` };
@@ -384,6 +385,7 @@ test('every route, with everything as it should be', async () => {
     thaw: {},
     close: { merchantId: leaving.merchantId },
     'api-keys': { name: 'x' },
+    roll: { overlapHours: 1 },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
     plans: { id: 'canary', spec: { callsInFlight: { max: 100 } } },
     merchants: { id: 'merchant-new', name: 'x', apiKey: { name: 'x' }, credential: newAccessKey() },
@@ -394,7 +396,7 @@ test('every route, with everything as it should be', async () => {
     const at = route.path
       .replace(':id', route.path.endsWith('/close') ? leaving.merchantId : merchant.merchantId)
       .replace(':cid', route.method === 'DELETE' ? cid : merchant.credentialId)
-      .replace(':kid', kid)
+      .replace(':kid', route.method === 'DELETE' ? kid : rolled)
       .replace(':callId', lost.rows[0]?.id ?? '')
       .replace(':wid', route.method === 'DELETE' ? unused : wid)
       .replace(':did', did)

@@ -43,6 +43,7 @@ function newStore() {
     },
     insert: (_tx, merchantId, _actor, key) => insert('insert', merchantId, key),
     insertAlone: (merchantId, _actor, key) => insert('insertAlone', merchantId, key),
+    roll: () => Promise.reject(new Error('not here')),
   };
   return { store, keys, operators, asked };
 }

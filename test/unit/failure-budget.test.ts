@@ -30,6 +30,7 @@ function setUp() {
     findOperator: (id: ApiKeyId) => look(`operator ${id}`),
     insert: () => Promise.resolve(),
     insertAlone: () => Promise.resolve(),
+    roll: () => Promise.reject(new Error('nothing is rolled here')),
   };
   const apiKeys = new ApiKeys({ store, hasher, clock, environment: 'live' });
   const failures = new FailureBudget({ clock, perAddressMax: PER_ADDRESS, perKeyMax: PER_KEY });

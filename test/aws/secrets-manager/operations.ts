@@ -7,6 +7,7 @@ export const SECRETS_MANAGER_OPERATIONS: Readonly<Record<string, (call: Call, wo
   CreateSecret: value.createSecret,
   PutSecretValue: value.putSecretValue,
   GetSecretValue: value.getSecretValue,
+  UpdateSecret: value.updateSecret,
   UpdateSecretVersionStage: value.updateSecretVersionStage,
   DeleteSecret: lifecycle.deleteSecret,
   RestoreSecret: lifecycle.restoreSecret,

@@ -33,6 +33,7 @@ const getShape = z.looseObject({
   VersionId: z.string().optional(),
   VersionStage: z.string().optional(),
 });
+const updateShape = z.looseObject({ SecretId: z.string(), KmsKeyId: z.string().optional() });
 const moveShape = z.looseObject({
   SecretId: z.string(),
   VersionStage: z.string(),
@@ -115,6 +116,20 @@ export function getSecretValue({ request, signer }: Call, { secrets, kms }: Worl
     VersionStages: [...version.stages],
     CreatedDate: version.createdAt,
   });
+}
+
+/** Of what AWS can change here: the KMS key. It reads under the old one and writes under the new one. */
+export function updateSecret({ request, signer }: Call, { secrets, kms }: World): Answer {
+  const body = parseBody(updateShape, request.body);
+  const secret = secrets.open(body.SecretId, signer);
+  const { KmsKeyId } = body;
+  if (KmsKeyId !== undefined) {
+    if (secret.kmsKeyId !== undefined)
+      checkKey(() => kms.find(secret.kmsKeyId ?? '', signer).state === 'Enabled', 'Decryption');
+    checkKey(() => kms.find(KmsKeyId, signer).state === 'Enabled', 'Encryption');
+    secret.kmsKeyId = KmsKeyId;
+  }
+  return amzJson({ ARN: secret.arn, Name: secret.name });
 }
 
 function chosenVersion(

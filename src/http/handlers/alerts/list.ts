@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ALERT_KINDS } from '../../../domain/alerts.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { limit, page } from '../../schemas.ts';
 
@@ -9,15 +10,15 @@ const query = z.strictObject({
 
 export const listAlerts = merchantEndpoint<undefined, z.infer<typeof query>>({
   summary:
-    'Limits that were nearly used up, are foreseen to be, or were passed: each once a period, newest first',
+    'Limits that were nearly used up, are foreseen to be, or were passed: each once a period; and stored keys that are due to be exchanged. Newest first',
   query,
   reply: {
     status: 200,
-    description: 'A page of alerts. Money in nano-USD.',
+    description: 'A page of alerts. Money in nano-USD; for a rotation, days.',
     schema: page(
       z.object({
         id: z.uuid(),
-        kind: z.enum(['threshold', 'forecast', 'overrun']),
+        kind: z.enum(ALERT_KINDS),
         scope: z.string(),
         scopeId: z.string().nullable(),
         limit: z.string(),

@@ -1,7 +1,6 @@
 import { z } from 'zod';
-import { ServiceError } from '../../../domain/errors.ts';
 import { merchantEndpoint } from '../../route.ts';
-import { newApiKey } from './schema.ts';
+import { assertMayHandOn, newApiKey } from './schema.ts';
 
 export const createApiKey = merchantEndpoint<z.output<typeof newApiKey>>({
   summary: 'Make an API key. It can do no more than the token that makes it',
@@ -18,14 +17,7 @@ export const createApiKey = merchantEndpoint<z.output<typeof newApiKey>>({
     }),
   },
   handle: async ({ services, actor, principal, merchant, body }) => {
-    const missing = body.scopes.filter((scope) => !principal.scopes.includes(scope));
-    if (missing.length > 0) {
-      throw new ServiceError(
-        'auth.insufficient_scope',
-        `A token can only hand on scopes it has itself. Leave out: ${missing.join(', ')}.`,
-        { extra: { scope: missing.join(' ') } },
-      );
-    }
+    assertMayHandOn(principal, body.scopes);
     return { status: 201, body: await services.apiKeys.create(actor, merchant.id, body) };
   },
 });

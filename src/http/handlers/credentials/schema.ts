@@ -55,6 +55,7 @@ export const credentialReply = z.object({
   version: z.int(),
   isDefault: z.boolean(),
   createdAt: z.string(),
+  rotationDueAt: z.string().nullable(),
   testedAt: z.string().nullable(),
   testResult: z.string().nullable(),
 });
@@ -67,6 +68,7 @@ export function toCredentialReply(stored: StoredCredential): z.infer<typeof cred
     accountId: stored.accountId ?? null,
     principalArn: stored.principalArn ?? null,
     createdAt: stored.createdAt.toISOString(),
+    rotationDueAt: stored.rotationDueAt?.toISOString() ?? null,
     testedAt: stored.testedAt?.toISOString() ?? null,
     testResult: stored.testResult ?? null,
   };

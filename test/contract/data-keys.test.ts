@@ -1,0 +1,216 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { DataKeyStore } from '../../src/credentials/data-key-store.ts';
+import { AwsDataKeys } from '../../src/credentials/data-keys-aws.ts';
+import { rewrapDataKeys } from '../../src/credentials/data-keys.ts';
+import type { RewrapParts } from '../../src/credentials/data-keys.ts';
+import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
+import { Secret } from '../../src/domain/secret.ts';
+import { Database } from '../../src/persistence/database.ts';
+import {
+  ACTOR,
+  KMS_KEY,
+  LONG_LIVED,
+  MERCHANT_A,
+  MERCHANT_B,
+  OPERATOR_ACCOUNT,
+  SERVICE_KEY,
+  input,
+  secretVault,
+  setUpVault,
+  spellings,
+} from './vault-setup.ts';
+import type { VaultHouse } from './vault-setup.ts';
+
+const NEXT = { keyId: '7c2f4a52-2222-4222-8333-444455556666', alias: 'alias/next' };
+const ADMIN = { subject: 'cli:test', requestId: 'cli' };
+
+let house: VaultHouse;
+let store: DataKeyStore;
+let wrapping: AwsDataKeys;
+let adminDatabase: Database;
+let [oldArn, newArn] = ['', ''];
+
+beforeAll(async () => {
+  house = await setUpVault();
+  oldArn = `arn:aws:kms:us-east-1:${OPERATOR_ACCOUNT}:key/${KMS_KEY.keyId}`;
+  newArn = house.aws.addKmsKey({ ...NEXT, accountId: OPERATOR_ACCOUNT, region: 'us-east-1' }).arn;
+  const adminUrl = await house.asAdmin((client) => Promise.resolve(urlOf(client)));
+  adminDatabase = new Database({
+    url: new Secret(adminUrl),
+    connectionsMax: 4,
+    statementTimeoutMs: 30_000,
+    onPoolError: () => undefined,
+  });
+  store = new DataKeyStore(adminDatabase);
+  wrapping = new AwsDataKeys({
+    region: 'us-east-1',
+    environment: 'test',
+    kmsKeyId: NEXT.alias,
+    endpoints: { kms: house.aws.url, secretsManager: house.aws.url },
+    serviceCredentials: SERVICE_KEY,
+  });
+});
+afterAll(async () => {
+  wrapping[Symbol.dispose]();
+  await adminDatabase[Symbol.asyncDispose]();
+  await house.close();
+});
+beforeEach(async () => {
+  house.aws.forget();
+  house.aws.setKmsKeyState(oldArn, 'Enabled');
+  await house.asAdmin((client) => client.query('DELETE FROM credential_versions; DELETE FROM credentials; '));
+});
+
+function urlOf(client: {
+  host: string;
+  port: number;
+  database?: string | undefined;
+  user?: string | undefined;
+}) {
+  const url = new URL(process.env['TEST_ADMIN_URL'] ?? '');
+  url.pathname = `/${client.database ?? ''}`;
+  return url.href;
+}
+
+async function stored(merchantId: MerchantId): Promise<CredentialId> {
+  return (await house.vault.store(ACTOR, merchantId, input(LONG_LIVED))).id;
+}
+
+/** Opens it anew, as a replica that has nothing in memory does. */
+async function opens(merchantId: MerchantId, credentialId: CredentialId): Promise<string> {
+  const sealed = await house.parts.store.recordOpening(merchantId, ACTOR, credentialId, 1);
+  const opened = await house.parts.secrets.open({ merchantId, credentialId, version: 1 }, sealed);
+  return opened.kind === 'access-key' ? opened.secretAccessKey.reveal() : '';
+}
+
+async function counts(): Promise<Record<string, number>> {
+  const found = (await store.status()).filter(({ kind }) => kind === 'data-key');
+  return Object.fromEntries(found.map(({ key, count }) => [key === newArn ? 'new' : 'old', count]));
+}
+
+const rewrap = (change: Partial<RewrapParts> = {}) =>
+  rewrapDataKeys({ store, wrapping, actor: ADMIN, batch: 2, ...change });
+
+describe('data keys move to another KMS key', () => {
+  test('all that are not destroyed, of every merchant; the older KMS key can then be disabled', async () => {
+    const [a, b, gone] = await Promise.all([stored(MERCHANT_A), stored(MERCHANT_B), stored(MERCHANT_A)]);
+    const more = await stored(MERCHANT_B);
+    await house.vault.delete(ACTOR, MERCHANT_A, gone);
+    house.aws.forget();
+    const progress: number[] = [];
+    const done = await rewrap({ onProgress: ({ rewrapped }) => void progress.push(rewrapped) });
+    expect(done).toEqual({ rewrapped: 3, overtaken: 0, failed: {} });
+    expect(progress).toEqual([2, 3]);
+    expect(await counts()).toEqual({ new: 3 });
+    house.aws.setKmsKeyState(oldArn, 'Disabled');
+    for (const [merchant, id] of [
+      [MERCHANT_A, a],
+      [MERCHANT_B, b],
+      [MERCHANT_B, more],
+    ] as const)
+      expect(await opens(merchant, id)).toBe(LONG_LIVED.secretAccessKey.reveal());
+    expect(await rewrap()).toEqual({ rewrapped: 0, overtaken: 0, failed: {} });
+  });
+
+  test('no data key and no secret leaves AWS on the way', async () => {
+    await stored(MERCHANT_A);
+    house.aws.forget();
+    await rewrap();
+    const asked = house.aws.journal.map(({ operation }) => operation);
+    expect(asked).toEqual(['DescribeKey', 'UpdateSecret', 'ReEncrypt']);
+    const sent = house.aws.journal
+      .map(({ bodyBase64 }) => Buffer.from(bodyBase64, 'base64').toString())
+      .join();
+    for (const spelling of spellings(LONG_LIVED.secretAccessKey.reveal()))
+      expect(sent).not.toContain(spelling);
+    const { rows } = await house.asAdmin((client) =>
+      client.query<{ body: string }>(
+        `SELECT body FROM audit_events WHERE action = 'keys.rewrapped' ORDER BY seq DESC LIMIT 1`,
+      ),
+    );
+    expect(JSON.parse(rows[0]?.body ?? '')).toEqual({ kmsKeyArn: newArn, keys: 1 });
+  });
+
+  test('two at once: every key once, and all open', async () => {
+    const ids = await Promise.all(Array.from({ length: 7 }, () => stored(MERCHANT_A)));
+    const sums = await Promise.all([rewrap(), rewrap({ batch: 3 })]);
+    expect(sums[0].rewrapped + sums[1].rewrapped).toBe(7);
+    expect(await counts()).toEqual({ new: 7 });
+    house.aws.setKmsKeyState(oldArn, 'Disabled');
+    for (const id of ids) expect(await opens(MERCHANT_A, id)).toBe(LONG_LIVED.secretAccessKey.reveal());
+  });
+
+  test('what is deleted while its key is under way stays deleted', async () => {
+    const [kept, gone] = [await stored(MERCHANT_A), await stored(MERCHANT_B)];
+    const slow = {
+      wanted: () => wrapping.wanted(),
+      rewrap: async (...args: Parameters<AwsDataKeys['rewrap']>) => {
+        const after = await wrapping.rewrap(...args);
+        if (args[0].credentialId === gone) await house.vault.delete(ACTOR, MERCHANT_B, gone);
+        return after;
+      },
+    };
+    expect(await rewrap({ wrapping: slow })).toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
+    const { rows } = await house.asAdmin((client) =>
+      client.query<object>(`SELECT state, wrapped_key FROM credential_versions WHERE credential_id = $1`, [
+        gone,
+      ]),
+    );
+    expect(rows).toEqual([{ state: 'destroyed', wrapped_key: null }]);
+    expect(await opens(MERCHANT_A, kept)).toBe(LONG_LIVED.secretAccessKey.reveal());
+  });
+
+  test('stopped in the middle it goes on where it was; one that fails keeps no other waiting, and is named', async () => {
+    const ids = await Promise.all(Array.from({ length: 5 }, () => stored(MERCHANT_A)));
+    const stop = () => {
+      throw new Error('stopped');
+    };
+    await expect(rewrap({ onProgress: stop })).rejects.toThrow('stopped');
+    expect(await counts()).toEqual({ old: 3, new: 2 });
+    house.aws.fault({ operation: 'ReEncrypt', status: 400, type: 'DisabledException', times: 1 });
+    expect(await rewrap({ parallel: 1 })).toEqual({
+      rewrapped: 2,
+      overtaken: 0,
+      failed: { 'kms:ReEncrypt DisabledException': 1 },
+    });
+    expect(await rewrap()).toMatchObject({ rewrapped: 1 });
+    for (const id of ids) expect(await opens(MERCHANT_A, id)).toBe(LONG_LIVED.secretAccessKey.reveal());
+  });
+
+  test('when nothing works it ends after one batch', async () => {
+    await Promise.all(Array.from({ length: 5 }, () => stored(MERCHANT_A)));
+    house.aws.setKmsKeyState(oldArn, 'Disabled');
+    expect(await rewrap()).toEqual({
+      rewrapped: 0,
+      overtaken: 0,
+      failed: { 'secretsmanager:UpdateSecret DecryptionFailure': 2 },
+    });
+    expect(await counts()).toEqual({ old: 5 });
+  });
+
+  test('credentials are opened all the while', async () => {
+    const ids = await Promise.all(Array.from({ length: 12 }, () => stored(MERCHANT_A)));
+    const state = { running: true };
+    const moving = rewrap({ parallel: 1 }).finally(() => (state.running = false));
+    let opened = 0;
+    do
+      for (const id of ids.slice(0, 4)) {
+        expect(await opens(MERCHANT_A, id)).toBe(LONG_LIVED.secretAccessKey.reveal());
+        opened += 1;
+      }
+    while (state.running);
+    expect(await moving).toMatchObject({ rewrapped: 12 });
+    expect(opened).toBeGreaterThan(0);
+  });
+
+  test('what another deployment wrapped is not moved: the context is part of it', async () => {
+    using other = secretVault(house.aws, { environment: 'other' });
+    const id = await stored(MERCHANT_A);
+    const place = { merchantId: MERCHANT_A, credentialId: id, version: 1 };
+    const { wrappedKey } = await other.seal(place, LONG_LIVED, () => Promise.resolve());
+    await house.asAdmin((client) =>
+      client.query('UPDATE credential_versions SET wrapped_key = $1', [wrappedKey]),
+    );
+    expect(await rewrap()).toMatchObject({ failed: { 'kms:ReEncrypt InvalidCiphertextException': 1 } });
+  });
+});

@@ -1,10 +1,10 @@
 import { createApp } from './app.ts';
-import { AuditStore } from './audit/audit-store.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
 import type { Config } from './config/settings.ts';
 import type { Base } from './container/base.ts';
+import { buildAudit } from './container/audit.ts';
 import { buildCallers } from './container/callers.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
@@ -69,17 +69,16 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const { runtime, models, ...bounds } = buildBedrock(config, base);
   const { prices, spool } = books;
+  const { audit, checkpoints, checkpointer, auditing } = buildAudit(config, secrets, base);
   const admission = new Admission({ ...config, ...credentials, ...bounds, ledger, merchants, prices });
-  const { unknown, reconciler, reconciling } = buildReconciler(config, base, {
-    ...credentials,
-    ledger,
-    merchants,
-  });
+  const meeting = { ...credentials, ledger, merchants };
+  const { unknown, reconciler, reconciling } = buildReconciler(config, base, meeting);
   const services: Services = {
     apiKeys,
     apiKeyStore,
-    audit: new AuditStore(database),
+    audit,
     bodyBudget: new BodyBudget(config.inFlightBodyBytesMax),
+    checkpoints,
     gateway: new Gateway(admission, runtime, answers, config),
     health: healthOf(database, spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
@@ -105,10 +104,12 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ...books,
     reconciler,
     deliverer,
+    checkpointer,
     // The spool before the database: it tries once more to write what waits.
     closers: [
       ...reconciling,
       deliverer,
+      ...auditing,
       ...(spool ? [spool] : []),
       runtime,
       bounds.modelsBehind,

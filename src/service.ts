@@ -1,3 +1,4 @@
+import type { Checkpointer } from './audit/checkpointer.ts';
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
@@ -19,6 +20,8 @@ interface ServiceParts {
   prices: Prices;
   reconciler: Reconciler;
   deliverer: WebhookDeliverer;
+  /** Absent where nothing signs. */
+  checkpointer: Checkpointer | undefined;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -40,6 +43,7 @@ const RECONCILE_EVERY_MS = 30_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
 const RESEAL_EVERY_MS = 60_000;
+const CHECKPOINT_EVERY_MS = 5_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -83,6 +87,9 @@ export class Service implements AsyncDisposable {
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
+    const { checkpointer } = this.#parts;
+    if (checkpointer !== undefined)
+      this.#every(CHECKPOINT_EVERY_MS, 'audit checkpoints', () => checkpointer.round());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }

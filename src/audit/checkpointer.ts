@@ -80,7 +80,7 @@ export class Checkpointer implements AsyncDisposable {
   async #copy(leaseMs: number): Promise<void> {
     const { store, bucket, logger } = this.#parts;
     if (bucket === undefined) return;
-    for (let full = true; full; ) {
+    for (let full = true; full;) {
       const taken = await store.take(COPIES_AT_ONCE, leaseMs);
       full = taken.length === COPIES_AT_ONCE;
       for (const { number, ...checkpoint } of taken) {

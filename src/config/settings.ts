@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { AUDIT_SETTINGS } from './audit-settings.ts';
 import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
@@ -66,6 +67,7 @@ export const SETTINGS = {
     list.pipe(z.array(region).min(1)),
     BEDROCK_REGIONS.join(','),
   ),
+  ...AUDIT_SETTINGS,
   endpointBedrockRuntime: optional(
     'ENDPOINT_BEDROCK_RUNTIME',
     'Replaces the endpoint of Bedrock runtime in every region, e.g. a VPC endpoint.',

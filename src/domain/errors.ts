@@ -127,6 +127,11 @@ export const ERRORS = {
   'plan.not_found': { status: 404, title: 'Plan not found', awsType: 'ResourceNotFoundException' },
   'call.not_found': { status: 404, title: 'Call not found', awsType: 'ResourceNotFoundException' },
   'call.not_unknown': { status: 409, title: 'Call is not unknown', awsType: 'ConflictException' },
+  'checkpoint.not_found': {
+    status: 404,
+    title: 'No checkpoint yet',
+    awsType: 'ResourceNotFoundException',
+  },
   'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
   'webhook.delivery_not_found': {
     status: 404,

@@ -1,6 +1,7 @@
 import type { ApiKeys } from '../auth/api-keys.ts';
 import type { ApiKeyStore } from '../auth/api-key-store.ts';
 import type { AuditStore } from '../audit/audit-store.ts';
+import type { CheckpointStore } from '../audit/checkpoint-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
@@ -25,6 +26,7 @@ export interface Services {
   apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke'>;
   audit: AuditStore;
   bodyBudget: BodyBudget;
+  checkpoints: Pick<CheckpointStore, 'read'>;
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;

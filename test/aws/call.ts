@@ -4,6 +4,7 @@ import type { RoleBook } from './sts/roles.ts';
 import type { KmsKeys } from './kms/keys.ts';
 import type { SecretShelf } from './secrets-manager/shelf.ts';
 import type { AwsRequest } from './wire/request.ts';
+import type { LockedBuckets } from './s3/locked-buckets.ts';
 import type { LogBook } from './logs/records.ts';
 import type { KeyRing } from './identity/key-ring.ts';
 
@@ -25,4 +26,5 @@ export interface World {
   kms: KmsKeys;
   secrets: SecretShelf;
   logs: LogBook;
+  buckets: LockedBuckets;
 }

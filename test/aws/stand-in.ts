@@ -7,6 +7,8 @@ import { bedrockState } from './bedrock/state.ts';
 import { KeyRing } from './identity/key-ring.ts';
 import { KmsKeys } from './kms/keys.ts';
 import { SecretShelf } from './secrets-manager/shelf.ts';
+import { LockedBuckets } from './s3/locked-buckets.ts';
+import type { LockedBucket, LockedObject } from './s3/locked-buckets.ts';
 import { LogBook } from './logs/records.ts';
 import { RoleBook } from './sts/roles.ts';
 import { listen } from './wire/listener.ts';
@@ -42,6 +44,10 @@ export interface StandIn extends AsyncDisposable {
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
   addModelArn(arn: string, modelId: string): void;
+  /** A bucket with Object Lock. `forget` leaves it, as AWS would. */
+  addLockedBucket(bucket: LockedBucket): void;
+  /** Every version of every object in it, oldest first. */
+  lockedObjects(bucket: string): readonly LockedObject[];
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
   fault(rule: FaultRule): FaultHandle;
@@ -87,6 +93,10 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     addModelArn: (arn, modelId) => {
       world.bedrock.owned.declare(arn, modelId);
     },
+    addLockedBucket: (bucket) => {
+      world.buckets.add(bucket);
+    },
+    lockedObjects: (name) => world.buckets.find(name)?.objects ?? [],
     logInvocations: (logging) => {
       world.logs.set(logging);
     },
@@ -112,6 +122,7 @@ function buildHouse(journalFile: string | undefined): House {
       kms: new KmsKeys(),
       secrets: new SecretShelf(),
       logs: new LogBook(journal),
+      buckets: new LockedBuckets(),
     },
     faults: new FaultBook(),
     journal,

@@ -115,7 +115,10 @@ export class ExportVerifier {
       return this.#fault('head', 'the last line speaks of other events than those before it', last);
     this.#inFile = false;
     this.#fileStart = last + 1;
-    return checkpoint === null ? undefined : this.#believe(checkpoint);
+    if (checkpoint === null) return undefined;
+    const fault = this.#believe(checkpoint);
+    if (fault !== undefined || checkpoint.leaf.seq >= last) return fault;
+    return this.#fault('unsigned', 'its checkpoint does not reach this far', checkpoint.leaf.seq + 1);
   }
 
   /** With the first line the chain has a name, and the checkpoints that were kept can be looked at. */

@@ -87,9 +87,7 @@ export class Service implements AsyncDisposable {
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
-    const { checkpointer } = this.#parts;
-    if (checkpointer !== undefined)
-      this.#every(CHECKPOINT_EVERY_MS, 'audit checkpoints', () => checkpointer.round());
+    this.#every(CHECKPOINT_EVERY_MS, 'audit checkpoints', () => this.checkpoint());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }
@@ -113,6 +111,11 @@ export class Service implements AsyncDisposable {
   async reconcile(): Promise<void> {
     const { resolved, looked } = await this.#parts.reconciler.round();
     if (looked > 0) this.logger.info('unknown calls looked at', { looked, resolved });
+  }
+
+  /** Makes the audit checkpoint that is due, as is looked at every five seconds. */
+  async checkpoint(): Promise<void> {
+    await this.#parts.checkpointer?.round();
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

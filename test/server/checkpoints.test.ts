@@ -2,7 +2,6 @@ import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { GetPublicKeyCommand, KMSClient } from '@aws-sdk/client-kms';
 import pg from 'pg';
-import { AuditStore } from '../../src/audit/audit-store.ts';
 import { CheckpointBucket } from '../../src/audit/checkpoint-bucket-aws.ts';
 import { CheckpointSigner } from '../../src/audit/checkpoint-signer-aws.ts';
 import { CheckpointStore } from '../../src/audit/checkpoint-store.ts';
@@ -40,7 +39,6 @@ let testDatabase: TestDatabase & AsyncDisposable;
 let database: Database;
 let admin: pg.Client;
 let store: CheckpointStore;
-let audit: AuditStore;
 let logLines: string[];
 
 beforeAll(async () => {
@@ -61,7 +59,6 @@ beforeAll(async () => {
   admin = new pg.Client({ connectionString: testDatabase.adminUrl });
   await admin.connect();
   store = new CheckpointStore(database);
-  audit = new AuditStore(database);
 });
 afterAll(async () => {
   await admin.end();

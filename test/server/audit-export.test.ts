@@ -117,10 +117,9 @@ describe('what a merchant gets', () => {
     expect(faultOf(lines, kept.publicKey)).toBeUndefined();
     expect(faultOf(lines, kept.publicKey, [kept])).toBeUndefined();
     expect(answer.text).not.toContain('merchant-b');
-    const pieces = await Promise.all([
-      merchant.get('/audit/export?to=3'),
-      merchant.get(`/audit/export?from=4&to=${String(end.to)}`),
-    ]);
+    // The service may make a checkpoint between the two: the later one reaches further, and holds.
+    const first = await merchant.get('/audit/export?to=3');
+    const pieces = [first, await merchant.get('/audit/export?from=4')];
     expect(faultOf(pieces.flatMap(linesOf), kept.publicKey)).toBeUndefined();
     expect((await merchant.raw('HEAD', '/audit/export')).status).toBe(200);
     expect((await merchant.get('/audit/export?from=0')).status).toBe(400);

@@ -7,7 +7,9 @@ import type { Tx } from './database.ts';
  * @returns the event's sequence number.
  */
 export async function appendAudit(tx: Tx, chain: string, entry: AuditEntry): Promise<number> {
-  const [row] = await tx.$queryRaw<{ seq: bigint }[]>`SELECT audit_append(${chain}, ${entry.actor}, ${entry.action}, ${entry.resource}, ${entry.outcome},
+  const [row] = await tx.$queryRaw<
+    { seq: bigint }[]
+  >`SELECT audit_append(${chain}, ${entry.actor}, ${entry.action}, ${entry.resource}, ${entry.outcome},
     ${entry.requestId}, ${JSON.stringify(entry.body ?? {})}) AS seq`;
   return Number(row?.seq);
 }

@@ -4,6 +4,7 @@ import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
 import type { Config } from './config/settings.ts';
 import type { Base } from './container/base.ts';
+import { buildAudit } from './container/audit.ts';
 import { buildCallers } from './container/callers.ts';
 import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
@@ -68,12 +69,15 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const bedrock = buildBedrock(config, base);
   const parts = { ...credentials, ...bedrock, ...books, ledger, merchants };
-  const { probes, watch, calls } = buildCalls(config, base, parts);
+  const { audit, checkpoints, checkpointer, auditing } = buildAudit(config, secrets, base);
+  const { probes, watch, calls } = buildCalls(config, base, { ...parts, audit });
   const { unknown, reconciler, reconciling } = buildReconciler(config, base, parts);
   const services: Services = {
     apiKeys,
     apiKeyStore,
+    audit,
     bodyBudget: buildBodyBudget(config),
+    checkpoints,
     closing: new Closing(merchantStore, credentials.vault),
     health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
@@ -102,11 +106,13 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     reconciler,
     deliverer,
     watch,
+    checkpointer,
     // The spool before the database: it tries once more to write what waits.
     closers: [
       watch,
       ...reconciling,
       deliverer,
+      ...auditing,
       ...(books.spool ? [books.spool] : []),
       bedrock.runtime,
       bedrock.modelsBehind,

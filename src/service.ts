@@ -1,3 +1,4 @@
+import type { Checkpointer } from './audit/checkpointer.ts';
 import type { Config } from './config/settings.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Leftovers } from './credentials/leftovers.ts';
@@ -25,6 +26,8 @@ interface ServiceParts {
   leftovers: Leftovers;
   deliverer: WebhookDeliverer;
   watch: Watch;
+  /** Absent where nothing signs. */
+  checkpointer: Checkpointer | undefined;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
 }
@@ -49,6 +52,7 @@ const DELIVER_EVERY_MS = 1_000;
 const RESEAL_EVERY_MS = 60_000;
 /** Asks whether the day's check is due; one replica then does it for all. */
 const ROTATION_EVERY_MS = 3_600_000;
+const CHECKPOINT_EVERY_MS = 5_000;
 const PARTITIONS_EVERY_MS = 24 * 3_600_000;
 const PARTITIONS_AHEAD_MONTHS = 12;
 /** For the answers of calls that were cut at the end of the grace. */
@@ -102,6 +106,7 @@ export class Service implements AsyncDisposable {
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(ROTATION_EVERY_MS, 'rotation', () => this.remindOfRotation());
+    this.#every(CHECKPOINT_EVERY_MS, 'audit checkpoints', () => this.checkpoint());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
     return server.listen(config.port, config.host);
   }
@@ -139,6 +144,11 @@ export class Service implements AsyncDisposable {
     if (config.credentialRotationDays === 0) return;
     const alerts = await rotationAlerts.raise(config.credentialRotationDays);
     if (alerts !== undefined) this.logger.info('age of stored keys looked at', { alerts });
+  }
+
+  /** Makes the audit checkpoint that is due, as is looked at every five seconds. */
+  async checkpoint(): Promise<void> {
+    await this.#parts.checkpointer?.round();
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

@@ -7,7 +7,11 @@ import { Secret } from '../../src/domain/secret.ts';
 import { startStandIn } from '../../test/aws/stand-in.ts';
 import { AWS } from '../../test/support/aws-keys.ts';
 import { createDatabase, dropDatabase, startEmbeddedPostgres } from '../../test/support/postgres.ts';
-import { environmentFor, registerServiceAccount } from '../../test/support/service-environment.ts';
+import {
+  auditSettings,
+  environmentFor,
+  registerServiceAccount,
+} from '../../test/support/service-environment.ts';
 import { diffPrices } from '../../src/ledger/price-diff.ts';
 import { atPriceDesk, importPrices, readPriceFile } from '../cli/price-book.ts';
 import { createOperatorKey } from '../operator-key.ts';
@@ -57,6 +61,7 @@ export async function startHouse(say: (line: string) => void, stop: AbortSignal)
     say(`✓ the stand-in for AWS answers at ${standIn.url}`);
     const env = {
       ...environmentFor(database.url, standIn.url, arn),
+      ...auditSettings(standIn),
       NODE_ENV: 'development',
       LOG_LEVEL: 'warn',
     };

@@ -15,24 +15,29 @@ export class AuditStore {
   }
 
   /** Appends one event to a merchant's chain, e.g. a refusal. */
-  append(merchantId: MerchantId, entry: AuditEntry): Promise<void> {
-    return this.#database.asTenant(merchantId, (tx) => appendAudit(tx, merchantId, entry));
+  async append(merchantId: MerchantId, entry: AuditEntry): Promise<void> {
+    await this.#database.asTenant(merchantId, (tx) => appendAudit(tx, merchantId, entry));
   }
 
   /** Appends to the operators' own chain. */
-  appendSystem(entry: AuditEntry): Promise<void> {
-    return this.#database.asTenant(SYSTEM_CHAIN as MerchantId, (tx) => appendAudit(tx, SYSTEM_CHAIN, entry));
+  async appendSystem(entry: AuditEntry): Promise<void> {
+    await this.append(SYSTEM_CHAIN as MerchantId, entry);
   }
 
-  /** Newest first. @param before go on below this sequence number. */
+  /**
+   * A page, newest first, as the chain was before this reading, which is recorded in the same transaction: what is not recorded is not read.
+   * @param before go on below this sequence number.
+   */
   list(
     merchantId: MerchantId,
+    reading: AuditEntry,
     limit: number,
     before?: bigint,
   ): Promise<{ items: AuditEvent[]; nextCursor?: string }> {
     return this.#database.asTenant(merchantId, async (tx) => {
+      const recorded = BigInt(await appendAudit(tx, merchantId, reading));
       const rows = await tx.auditEvent.findMany({
-        where: { merchantId, ...(before !== undefined && { seq: { lt: before } }) },
+        where: { merchantId, seq: { lt: before !== undefined && before < recorded ? before : recorded } },
         orderBy: { seq: 'desc' },
         take: limit + 1,
       });
@@ -42,7 +47,7 @@ export class AuditStore {
     });
   }
 
-  /** A page of a chain in its own order, and the head that it must end at; for the verifier. */
+  /** A page of a chain in its own order, and the head that it must end at; for the verifier and for exports, which have recorded the reading. */
   page(
     merchantId: MerchantId,
     after: number,

@@ -7,6 +7,7 @@ export function dangers(config: Config, secrets: SecretValues): string[] {
     ...tlsProblems(config),
     ...keyPairProblems(config, secrets),
     ...jwtProblems(config, secrets),
+    ...auditProblems(config),
     ...productionProblems(config),
   ];
 }
@@ -46,6 +47,11 @@ function jwtProblems(config: Config, secrets: SecretValues): string[] {
   if (config.jwtAlgorithm !== 'HS256' && config.jwtJwksUrl === undefined)
     problems.push(`JWT_ALGORITHM=${config.jwtAlgorithm} needs JWT_JWKS_URL`);
   return problems;
+}
+
+function auditProblems({ auditKmsKeyId, auditCheckpointBucket }: Config): string[] {
+  if (auditCheckpointBucket === undefined || auditKmsKeyId !== undefined) return [];
+  return ['AUDIT_CHECKPOINT_BUCKET needs AUDIT_KMS_KEY_ID: there are no checkpoints without it'];
 }
 
 function productionProblems(config: Config): string[] {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { AUDIT_SETTINGS } from './audit-settings.ts';
 import { CAPACITY_SETTINGS } from './capacity-settings.ts';
 import { ENDPOINT_SETTINGS } from './endpoint-settings.ts';
 import { flag, integer, list, network, optional, region, setting, text, url } from './setting.ts';
@@ -74,6 +75,7 @@ export const SETTINGS = {
     integer(50, 60_000),
     '3000',
   ),
+  ...AUDIT_SETTINGS,
   ...ENDPOINT_SETTINGS,
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',

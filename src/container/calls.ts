@@ -1,4 +1,3 @@
-import { AuditStore } from '../audit/audit-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
 import { BedrockProbes } from '../bedrock/probes-aws.ts';
 import type { Config } from '../config/settings.ts';
@@ -20,18 +19,17 @@ const STEP_MS = 10_000;
 
 type Parts = PaidCallParts &
   Pick<PermissionTestParts, 'identity'> &
-  Pick<EnvironmentTestParts, 'vault'> & { models: BedrockModels };
+  Pick<EnvironmentTestParts, 'audit' | 'vault'> & { models: BedrockModels };
 
 /** The way of paid calls, and what tells a merchant how far along that way it gets. */
 export function buildCalls(config: Config, base: Base, parts: Parts) {
   const { endpointBedrock, enabledRegions, privateEndpoints: privateNames } = config;
   const { models, runtime } = parts;
   const { gateway, watch } = buildGateway(config, base, parts);
-  const audit = new AuditStore(base.database);
   const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock, privateNames });
   const cell = new PermissionCell({ probes, models, runtime: new RuntimeProbes({ runtime, gateway }) });
-  const tested = { ...parts, audit, probes };
+  const tested = { ...parts, probes };
   const permissionTest = new PermissionTest({ ...tested, cell, totalMs: TEST_MS });
   const environmentTest = new EnvironmentTest({ ...tested, regions: enabledRegions, stepMs: STEP_MS });
-  return { probes, watch, calls: { audit, gateway, permissionTest, environmentTest } };
+  return { probes, watch, calls: { gateway, permissionTest, environmentTest } };
 }

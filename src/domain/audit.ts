@@ -34,6 +34,7 @@ export const AUDIT_ACTIONS = [
   'prices.imported',
   'calls.rerated',
   'calls.retired',
+  'audit.read',
   'access.denied',
 ] as const;
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];

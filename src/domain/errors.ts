@@ -145,6 +145,11 @@ export const ERRORS = {
     awsType: 'AccessDeniedException',
   },
   'call.not_unknown': { status: 409, title: 'Call is not unknown', awsType: 'ConflictException' },
+  'checkpoint.not_found': {
+    status: 404,
+    title: 'No checkpoint yet',
+    awsType: 'ResourceNotFoundException',
+  },
   'webhook.not_found': { status: 404, title: 'Webhook not found', awsType: 'ResourceNotFoundException' },
   'webhook.delivery_not_found': {
     status: 404,

@@ -3,6 +3,8 @@ import { createApiKey } from './handlers/api-keys/create.ts';
 import { listApiKeys } from './handlers/api-keys/list.ts';
 import { revokeApiKey } from './handlers/api-keys/revoke.ts';
 import { rollApiKey } from './handlers/api-keys/roll.ts';
+import { auditCheckpoint } from './handlers/audit/checkpoint.ts';
+import { exportAudit } from './handlers/audit/export.ts';
 import { listAudit } from './handlers/audit/list.ts';
 import { chat } from './handlers/chat/chat.ts';
 import { createCredential } from './handlers/credentials/create.ts';
@@ -17,7 +19,7 @@ import { putLimits } from './handlers/limits/put.ts';
 import { testEnvironment } from './handlers/environment/test.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
-import { opsAudit } from './handlers/ops/audit.ts';
+import { opsAudit, opsAuditCheckpoint, opsAuditExport } from './handlers/ops/audit.ts';
 import { closeMerchant } from './handlers/ops/close-merchant.ts';
 import { opsFreezeCredential, opsThawCredential } from './handlers/ops/freeze-credential.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
@@ -93,6 +95,8 @@ export const ROUTES: readonly Route[] = [
   route('GET', `${M}/webhooks/:wid/deliveries`, 'usage:read', listDeliveries),
   route('POST', `${M}/webhooks/:wid/deliveries/:did/replay`, 'webhooks:write', replayDelivery),
   route('GET', `${M}/audit`, 'audit:read', listAudit),
+  route('GET', `${M}/audit/export`, 'audit:read', exportAudit),
+  route('GET', `${M}/audit/checkpoint`, 'audit:read', auditCheckpoint),
 
   route('GET', `${M}/api-keys`, 'api-keys:read', listApiKeys),
   route('POST', `${M}/api-keys`, 'api-keys:write', createApiKey),
@@ -113,6 +117,8 @@ export const ROUTES: readonly Route[] = [
   route('GET', '/api/ops/unknown', 'ops:usage:read', opsUnknown),
   route('GET', '/api/ops/usage/verify', 'ops:usage:read', opsUsageVerify),
   route('GET', '/api/ops/audit', 'ops:audit:read', opsAudit),
+  route('GET', '/api/ops/audit/export', 'ops:audit:read', opsAuditExport),
+  route('GET', '/api/ops/audit/checkpoint', 'ops:audit:read', opsAuditCheckpoint),
 
   route('GET', '/livez', 'public', livez),
   route('GET', '/readyz', 'public', readyz),

@@ -1,6 +1,7 @@
 import type { ApiKeys } from '../auth/api-keys.ts';
 import type { ApiKeyStore } from '../auth/api-key-store.ts';
 import type { AuditStore } from '../audit/audit-store.ts';
+import type { CheckpointStore } from '../audit/checkpoint-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
@@ -30,6 +31,7 @@ export interface Services {
   bodyBudget: BodyBudget;
   environmentTest: EnvironmentTest;
   closing: Closing;
+  checkpoints: Pick<CheckpointStore, 'read'>;
   gateway: Gateway;
   health: Health;
   limits: HttpLimits;

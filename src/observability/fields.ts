@@ -33,6 +33,9 @@ export const LOG_FIELDS = [
   'looked',
   'resolved',
   'removed',
+  'waitingMs',
+  'checkpoint',
+  'chains',
   'alerts',
   'streams',
   // Alerts and webhooks

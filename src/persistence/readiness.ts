@@ -24,7 +24,8 @@ export async function assertSafeLogin(database: Database): Promise<void> {
     throw new Error(`The database is not migrated to ${SCHEMA_VERSION}. ${HOW_TO_MIGRATE}`);
   const [login] = await database.query<LoginRow>(Prisma.sql`
     SELECT current_user::text AS name, rolsuper AS superuser, rolbypassrls AS bypass,
-      pg_has_role('merchant_bedrock_owner', 'MEMBER') OR pg_has_role('merchant_bedrock_ledger', 'MEMBER') AS owns_tables,
+      pg_has_role('merchant_bedrock_owner', 'MEMBER') OR pg_has_role('merchant_bedrock_ledger', 'MEMBER')
+        OR pg_has_role('merchant_bedrock_notary', 'MEMBER') AS owns_tables,
       has_function_privilege('ledger_hold(uuid, jsonb)', 'EXECUTE') AS may_run
     FROM pg_roles WHERE rolname = current_user`);
   if (login === undefined) throw new Error('The login of DATABASE_URL has no role.');

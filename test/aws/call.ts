@@ -4,6 +4,7 @@ import type { RoleBook } from './sts/roles.ts';
 import type { KmsKeys } from './kms/keys.ts';
 import type { SecretShelf } from './secrets-manager/shelf.ts';
 import type { AwsRequest } from './wire/request.ts';
+import type { LockedBuckets } from './s3/locked-buckets.ts';
 import type { LogBook } from './logs/records.ts';
 import type { KeyRing } from './identity/key-ring.ts';
 
@@ -27,4 +28,5 @@ export interface World {
   logs: LogBook;
   /** How long AWS takes to know a key that IAM made. */
   newKeyDelayMs: { value: number };
+  buckets: LockedBuckets;
 }

@@ -1,6 +1,7 @@
 import { KMS_OPERATIONS } from './kms/operations.ts';
 import { SECRETS_MANAGER_OPERATIONS } from './secrets-manager/operations.ts';
 import { CLOUDWATCH_LOGS_OPERATIONS } from './logs/cloudwatch.ts';
+import { putObject } from './s3/locked-buckets.ts';
 import { getObject, listObjects } from './logs/s3.ts';
 import { IAM_OPERATIONS } from './iam/operations.ts';
 import { STS_OPERATIONS } from './sts/operations.ts';
@@ -124,6 +125,7 @@ export function routeOf(request: AwsRequest): Route {
 }
 
 function s3Route({ method, path, query }: AwsRequest): Route {
+  if (method === 'PUT') return { service: 's3', operation: 'PutObject', operate: putObject };
   if (method !== 'GET') return { service: 's3', operation: 'Unknown' };
   return query.includes('list-type=2')
     ? { service: 's3', operation: 'ListObjectsV2', operate: listObjects }

@@ -7,6 +7,8 @@ import { bedrockState } from './bedrock/state.ts';
 import { KeyRing } from './identity/key-ring.ts';
 import { KmsKeys } from './kms/keys.ts';
 import { SecretShelf } from './secrets-manager/shelf.ts';
+import { LockedBuckets } from './s3/locked-buckets.ts';
+import type { LockedBucket, LockedObject } from './s3/locked-buckets.ts';
 import { LogBook } from './logs/records.ts';
 import { RoleBook } from './sts/roles.ts';
 import { listen } from './wire/listener.ts';
@@ -47,6 +49,10 @@ export interface StandIn extends AsyncDisposable {
   addModelArn(arn: string, modelId: string): void;
   /** Takes a model away from an account or a region; `forget` gives it back. */
   withholdModel(what: Withheld): void;
+  /** A bucket with Object Lock. `forget` leaves it, as AWS would. */
+  addLockedBucket(bucket: LockedBucket): void;
+  /** Every version of every object in it, oldest first. */
+  lockedObjects(bucket: string): readonly LockedObject[];
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
   fault(rule: FaultRule): FaultHandle;
@@ -98,6 +104,10 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     withholdModel: (what) => {
       world.bedrock.access.withhold(what);
     },
+    addLockedBucket: (bucket) => {
+      world.buckets.add(bucket);
+    },
+    lockedObjects: (name) => world.buckets.find(name)?.objects ?? [],
     logInvocations: (logging) => {
       world.logs.set(logging);
     },
@@ -125,6 +135,7 @@ function buildHouse(journalFile: string | undefined): House {
       secrets: new SecretShelf(),
       logs: new LogBook(journal),
       newKeyDelayMs: { value: 0 },
+      buckets: new LockedBuckets(),
     },
     faults: new FaultBook(),
     journal,

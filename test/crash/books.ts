@@ -1,5 +1,5 @@
 import type { Pool } from 'pg';
-import { verifyChain } from '../../scripts/audit-verify.ts';
+import { verifyChain } from '../../scripts/cli/verify-chains.ts';
 import type { AuditStore } from '../../src/audit/audit-store.ts';
 import type { TokenCounts } from '../../src/domain/usage.ts';
 import type { Resident } from './household.ts';

@@ -2,6 +2,7 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 import { AUDIT } from './audit.ts';
 import { BEDROCK } from './bedrock.ts';
 import { CALLERS } from './callers.ts';
+import { CHECKPOINTING } from './checkpoints.ts';
 import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
@@ -44,4 +45,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...HARDENING,
   ...REVOCATION,
   ...KEYS,
+  ...CHECKPOINTING,
 ];

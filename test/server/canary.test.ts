@@ -23,6 +23,7 @@ import type { Answer } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
 import { startReceiver } from '../support/receiver.ts';
 import { startServiceProcess } from '../support/process.ts';
+import { auditSettings } from '../support/service-environment.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -57,7 +58,12 @@ let answers: { from: string; status: number; text: string }[] = [];
 const secrets = new Map<string, string | Buffer>();
 
 beforeAll(async () => {
-  service = await startTestService({
+  service = await startTestService((standIn) => ({
+    // One checkpoint, when the test asks for it.
+    ...auditSettings(standIn, {
+      AUDIT_CHECKPOINT_EVERY_MS: '3600000',
+      AUDIT_CHECKPOINT_EVENTS: '1000000000',
+    }),
     SERVICE_AWS_SECRET_ACCESS_KEY: SERVICE.secretAccessKey,
     SERVICE_DEFAULT_SECRET_ACCESS_KEY: SERVICE_DEFAULT.secretAccessKey,
     UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '300',
@@ -65,7 +71,7 @@ beforeAll(async () => {
     // Nothing stays open: every use of a stored credential meets KMS and Secrets Manager, and their faults.
     OPENED_CREDENTIALS_TTL_MS: '0',
     LOG_LEVEL: 'debug',
-  });
+  }));
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   merchant = await onboardWithCanary('merchant-a');
@@ -391,6 +397,9 @@ test('every route, with everything as it should be', async () => {
     merchants: { id: 'merchant-new', name: 'x', apiKey: { name: 'x' }, credential: newAccessKey() },
     ':id': { status: 'active' },
   };
+  // Something on the operators' chain, so that a checkpoint has it.
+  await operatorOf(service).get('/api/ops/audit');
+  await service.service.checkpoint();
   const day = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10);
   for (const route of ROUTES) {
     const at = route.path
@@ -401,7 +410,7 @@ test('every route, with everything as it should be', async () => {
       .replace(':wid', route.method === 'DELETE' ? unused : wid)
       .replace(':did', did)
       .replace('*modelId', MODEL)
-      .replace('/usage/export', `/usage/export?format=ndjson&from=${day(0)}&to=${day(1)}`);
+      .replace('bedrock/usage/export', `bedrock/usage/export?format=ndjson&from=${day(0)}&to=${day(1)}`);
     const person = personOf(route);
     const name = route.path.endsWith('/permissions/test') ? 'permissions' : route.path.split('/').at(-1);
     const body = route.endpoint.body === undefined ? undefined : bodies[name ?? ''];

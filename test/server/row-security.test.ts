@@ -17,6 +17,11 @@ const DEFINERS = [
   'api_key_rehash',
   'api_key_roll',
   'audit_append',
+  'audit_checkpoint_begin',
+  'audit_checkpoint_copied',
+  'audit_checkpoint_proof',
+  'audit_checkpoint_sign',
+  'audit_checkpoints_take',
   'call_resolve',
   'calls_of_month',
   'counters_expired',
@@ -75,6 +80,15 @@ const LEDGER = [
   'rights_ended',
   'rotation_alerts',
 ];
+/** Those of the role that makes checkpoints: it sees where chains end, and nothing else of merchants. */
+const NOTARY = [
+  'audit_checkpoint_begin',
+  'audit_checkpoint_copied',
+  'audit_checkpoint_proof',
+  'audit_checkpoint_sign',
+  'audit_checkpoints_take',
+  'audit_tree_write',
+];
 const WRITTEN_BY_FUNCTIONS_ONLY = [
   'calls',
   'counters',
@@ -91,6 +105,9 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'secret_intents',
   'audit_events',
   'audit_heads',
+  'audit_checkpoints',
+  'audit_leaves',
+  'audit_trees',
   'operator_keys',
 ];
 const [A, B] = ['merchant-a', 'merchant-b'] as MerchantId[] as [MerchantId, MerchantId];
@@ -149,6 +166,7 @@ async function newCopy(): Promise<Copy> {
       INSERT INTO corrections (merchant_id, call_id, price_id, delta_nano, reason, created_by) SELECT '${merchant}', uuid_v7(), min(id), 0, 'x', 'x' FROM prices;
       INSERT INTO calls (merchant_id, id, state, operation, model_id, region, credential_source, subject, request_id, created_at, deadline)
         VALUES ('${merchant}', uuid_v7(), 'held', 'converse', 'x', 'us-east-1', 'direct', 'x', 'x', now(), now());
+      INSERT INTO audit_leaves VALUES ('${merchant}', 1, 1, sha256('x'));
       SELECT audit_append('${merchant}', 'x', 'x', 'x', 'x', 'x', '{}');`);
   }
   return {
@@ -184,12 +202,16 @@ async function tenantTables(): Promise<Table[]> {
 
 const TENANT_ROWS = /^\((id|merchant_id) = \( SELECT tenant\(\) AS tenant\)\)$/;
 
-/** Past the tenant may see: the operators' role, to read; and the ledger's, which works on many merchants in one statement. */
+/**
+ * Past the tenant may see: the operators' role, to read; the ledger's, which works on many merchants in one statement; and the notary's, which
+ * makes checkpoints of all chains.
+ */
 function isKnown({ name, roles, command }: Table['policies'][number]): boolean {
   const role = roles.join();
   return (
     (role === 'merchant_bedrock_ops' && command === 'r') ||
-    (role === 'merchant_bedrock_ledger' && name === 'ledger_works')
+    (role === 'merchant_bedrock_ledger' && name === 'ledger_works') ||
+    (role === 'merchant_bedrock_notary' && name === 'notary_works')
   );
 }
 
@@ -268,6 +290,26 @@ describe('from the catalog', () => {
     expect(sees).toEqual([{ may: false }]);
   });
 
+  test('the role of the notary owns the functions of checkpoints, and sees heads and leaves of merchants only', async () => {
+    const { rows } = await admin.query<{ name: string }>(
+      `SELECT proname AS name FROM pg_proc WHERE pg_get_userbyid(proowner) = 'merchant_bedrock_notary' ORDER BY 1`,
+    );
+    expect(rows.map((row) => row.name)).toEqual(NOTARY);
+    const { rows: sees } = await admin.query<{ name: string }>(`
+      SELECT relname AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+        AND has_any_column_privilege('merchant_bedrock_notary', oid, 'SELECT, INSERT, UPDATE') ORDER BY 1`);
+    expect(sees.map(({ name }) => name)).toEqual([
+      'audit_checkpoints',
+      'audit_heads',
+      'audit_leaves',
+      'audit_trees',
+    ]);
+    const { rows: may } = await admin.query(
+      `SELECT bool_or(has_any_column_privilege('merchant_bedrock_notary', 'audit_heads', 'INSERT, UPDATE')) AS writes`,
+    );
+    expect(may).toEqual([{ writes: false }]);
+  });
+
   test('no role of ours can log in with power, and the login of the service has none', async () => {
     const { rows } = await admin.query(
       `SELECT rolname, rolcanlogin, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname LIKE 'merchant_bedrock%' ORDER BY 1`,
@@ -319,12 +361,13 @@ describe('from the catalog', () => {
     expect(tables.flatMap(problemsOf)).toEqual([]);
   });
 
-  test('no function of another owner writes: definers belong to the owner or to ops, which only reads', async () => {
+  test('no function of another owner writes: definers belong to the owner, the ledger, the notary, or to ops, which only reads', async () => {
     const { rows } = await admin.query(
       `SELECT DISTINCT pg_get_userbyid(proowner) AS owner FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY 1`,
     );
     expect(rows.map(({ owner }: { owner: string }) => owner)).toEqual([
       'merchant_bedrock_ledger',
+      'merchant_bedrock_notary',
       'merchant_bedrock_ops',
       'merchant_bedrock_owner',
     ]);
@@ -381,6 +424,8 @@ describe('from the catalog', () => {
       `UPDATE credential_versions SET kms_key_arn = 'x'`,
       `UPDATE api_keys SET secret_hash = 'x'`,
       `UPDATE chores SET done_at = now()`,
+      `SELECT * FROM audit_trees`,
+      `SET ROLE merchant_bedrock_notary`,
     ]) {
       await expect(login.query(sql)).rejects.toMatchObject({
         code: expect.stringMatching(/^(42501|42939)$/),
@@ -403,6 +448,7 @@ describe('at work', () => {
     'webhook_deliveries',
     'audit_events',
     'audit_heads',
+    'audit_leaves',
   ];
 
   /** What the service may write by itself: an UPDATE that must meet no row of B, and an INSERT that must be refused. */

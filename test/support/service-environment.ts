@@ -14,6 +14,26 @@ export function registerServiceAccount(standIn: StandIn): { arn: string } {
   });
 }
 
+/** What a service that makes audit checkpoints is configured with besides: a key that signs and a bucket that keeps. */
+export function auditSettings(standIn: StandIn, settings: Record<string, string> = {}) {
+  const { accountId } = AWS.service;
+  const region = 'us-east-1';
+  const { arn } = standIn.addKmsKey({
+    keyId: '99999999-2222-3333-4444-555555555555',
+    alias: 'alias/audit',
+    accountId,
+    region,
+    spec: 'ECC_NIST_P256',
+  });
+  standIn.addLockedBucket({ bucket: 'audit-checkpoints', accountId, region });
+  return {
+    AUDIT_KMS_KEY_ID: arn,
+    AUDIT_CHECKPOINT_BUCKET: 'audit-checkpoints',
+    AUDIT_CHECKPOINT_BUCKET_OWNER: accountId,
+    ...settings,
+  };
+}
+
 /** The environment of a service that talks to the stand-in. */
 export function environmentFor(databaseUrl: string, standInUrl: string, kmsKeyArn: string) {
   return {

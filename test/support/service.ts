@@ -26,10 +26,10 @@ export interface TestService extends AsyncDisposable {
 
 /**
  * The real service, in this process, on a database of its own (or the one given) and against the AWS stand-in. `settings` are environment
- * variables.
+ * variables, or make them of the stand-in.
  */
 export async function startTestService(
-  settings: Record<string, string> = {},
+  settings: Record<string, string> | ((standIn: StandIn) => Record<string, string>) = {},
   given?: TestDatabase,
   overrides: Pick<Overrides, 'clock'> = {},
 ): Promise<TestService> {
@@ -38,7 +38,8 @@ export async function startTestService(
     const database = given ?? resources.use(await newTestDatabase());
     const standIn = resources.use(await startStandIn());
     const { arn } = registerServiceAccount(standIn);
-    const env = { ...environmentFor(database.url, standIn.url, arn), ...settings };
+    const more = typeof settings === 'function' ? settings(standIn) : settings;
+    const env = { ...environmentFor(database.url, standIn.url, arn), ...more };
     const logLines: string[] = [];
     const logger = newLogger('info', { write: (line: string) => void logLines.push(line) });
     const { config, secrets } = readConfig(env);

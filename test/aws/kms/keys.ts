@@ -11,13 +11,18 @@ export interface KmsKeyInput {
   alias?: string;
   accountId: string;
   region: string;
+  /** Default SYMMETRIC_DEFAULT, which encrypts; the other one signs. */
+  spec?: KmsKeySpec;
 }
+
+export type KmsKeySpec = 'SYMMETRIC_DEFAULT' | 'ECC_NIST_P256';
 
 export interface KmsKey {
   keyId: string;
   arn: string;
   accountId: string;
   state: KmsKeyState;
+  spec: KmsKeySpec;
   /** Derived from the ARN and therefore no secret: a ciphertext survives a restart of the stand-in. */
   material: Buffer;
 }
@@ -30,10 +35,10 @@ export class KmsKeys {
   /** Alias ARN -> key ARN. */
   readonly #aliases = new Map<string, string>();
 
-  add({ keyId, alias, accountId, region }: KmsKeyInput): { arn: string } {
+  add({ keyId, alias, accountId, region, spec = 'SYMMETRIC_DEFAULT' }: KmsKeyInput): { arn: string } {
     const arn = `arn:aws:kms:${region}:${accountId}:key/${keyId}`;
     const material = createHash('sha256').update(`stand-in kms ${arn}`).digest();
-    this.#byArn.set(arn, { keyId, arn, accountId, state: 'Enabled', material });
+    this.#byArn.set(arn, { keyId, arn, accountId, state: 'Enabled', spec, material });
     if (alias !== undefined)
       this.#aliases.set(`arn:aws:kms:${region}:${accountId}:alias/${alias.replace(/^alias\//, '')}`, arn);
     return { arn };

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { open, seal, sealedBy } from './ciphertext.ts';
 import { usable } from './keys.ts';
+import { getPublicKey, signMessage, verifySignature } from './signing.ts';
 import { amzJson } from '../wire/answer.ts';
 import { AwsError, validationError } from '../wire/errors.ts';
 import { parseBody } from '../wire/body.ts';
@@ -43,7 +44,7 @@ const generateDataKey: Operation = (call, { kms }) => {
   const body = parseBody(generateShape, call.request.body);
   if ((body.KeySpec === undefined) === (body.NumberOfBytes === undefined))
     throw validationError('Please specify either number of bytes or key spec.');
-  const key = usable(kms.find(body.KeyId, call.signer));
+  const key = encrypting(kms.find(body.KeyId, call.signer));
   const plaintext = randomBytes(body.NumberOfBytes ?? (body.KeySpec === 'AES_128' ? 16 : 32));
   const sealed = seal(key, plaintext, body.EncryptionContext ?? {});
   const withPlaintext = call.operation === 'GenerateDataKey' && { Plaintext: plaintext.toString('base64') };
@@ -57,7 +58,7 @@ const encrypt: Operation = (call, { kms }) => {
     throw validationError(
       "Value at 'plaintext' failed to satisfy constraint: Member must have length less than or equal to 4096",
     );
-  const key = usable(kms.find(body.KeyId, call.signer));
+  const key = encrypting(kms.find(body.KeyId, call.signer));
   const sealed = seal(key, plaintext, body.EncryptionContext ?? {});
   return amzJson({
     CiphertextBlob: sealed.toString('base64'),
@@ -78,7 +79,7 @@ const reEncrypt: Operation = (call, world) => {
   const body = parseBody(reEncryptShape, call.request.body);
   const sealed = Buffer.from(body.CiphertextBlob, 'base64');
   const source = keyOf(sealed, body.SourceKeyId, call, world);
-  const destination = usable(world.kms.find(body.DestinationKeyId, call.signer));
+  const destination = encrypting(world.kms.find(body.DestinationKeyId, call.signer));
   const plaintext = open(source, sealed, body.SourceEncryptionContext ?? {});
   return amzJson({
     CiphertextBlob: seal(destination, plaintext, body.DestinationEncryptionContext ?? {}).toString('base64'),
@@ -99,10 +100,12 @@ const describeKey: Operation = (call, { kms }) => {
       CreationDate: 1_735_689_600,
       Enabled: key.state === 'Enabled',
       KeyState: key.state,
-      KeyUsage: 'ENCRYPT_DECRYPT',
-      KeySpec: ALGORITHM,
-      CustomerMasterKeySpec: ALGORITHM,
-      EncryptionAlgorithms: [ALGORITHM],
+      KeyUsage: key.spec === ALGORITHM ? 'ENCRYPT_DECRYPT' : 'SIGN_VERIFY',
+      KeySpec: key.spec,
+      CustomerMasterKeySpec: key.spec,
+      ...(key.spec === ALGORITHM
+        ? { EncryptionAlgorithms: [ALGORITHM] }
+        : { SigningAlgorithms: ['ECDSA_SHA_256'] }),
       KeyManager: 'CUSTOMER',
       Origin: 'AWS_KMS',
       MultiRegion: false,
@@ -110,6 +113,12 @@ const describeKey: Operation = (call, { kms }) => {
     },
   });
 };
+
+/** @throws AwsError as KMS for a key that signs */
+function encrypting(key: KmsKey): KmsKey {
+  if (usable(key).spec === ALGORITHM) return key;
+  throw new AwsError('InvalidKeyUsageException', `${key.arn} key usage is SIGN_VERIFY.`);
+}
 
 /** The key inside the blob; a `KeyId` in the request must name the same one. */
 function keyOf(sealed: Buffer, keyId: string | undefined, call: Call, { kms }: World): KmsKey {
@@ -133,4 +142,7 @@ export const KMS_OPERATIONS: Readonly<Record<string, Operation>> = {
   Decrypt: decrypt,
   ReEncrypt: reEncrypt,
   DescribeKey: describeKey,
+  Sign: signMessage,
+  Verify: verifySignature,
+  GetPublicKey: getPublicKey,
 };

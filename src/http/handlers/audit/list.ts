@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { merchantEndpoint } from '../../route.ts';
 import { limit, page } from '../../schemas.ts';
+import { readingOf } from './reading.ts';
 
 export const auditQuery = z.strictObject({
   limit,
@@ -31,11 +32,13 @@ export const listAudit = merchantEndpoint<undefined, z.infer<typeof auditQuery>>
   query: auditQuery,
   reply: {
     status: 200,
-    description: 'A page of events. body is the JSON text that was hashed, byte for byte.',
+    description:
+      'A page of events, as they were before this request: its own audit.read is in the next. body is the JSON text that was hashed, byte for byte.',
     schema: page(auditEvent),
   },
-  handle: async ({ services, merchant, query: { limit: size, cursor } }) => ({
-    status: 200,
-    body: await services.audit.list(merchant.id, size, cursor === undefined ? undefined : BigInt(cursor)),
-  }),
+  handle: async ({ services, merchant, actor, query: { limit: size, cursor } }) => {
+    const reading = readingOf(actor, merchant.id, { what: 'list', ...(cursor !== undefined && { cursor }) });
+    const before = cursor === undefined ? undefined : BigInt(cursor);
+    return { status: 200, body: await services.audit.list(merchant.id, reading, size, before) };
+  },
 });

@@ -1,0 +1,112 @@
+import { errorFields } from '../observability/logger.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { CheckpointBucket } from './checkpoint-bucket-aws.ts';
+import type { CheckpointSigner } from './checkpoint-signer-aws.ts';
+import type { CheckpointStore, DueCheckpoint } from './checkpoint-store.ts';
+
+export interface CheckpointerParts {
+  store: Pick<CheckpointStore, 'begin' | 'sign' | 'take' | 'copied' | 'waiting'>;
+  signer: Pick<CheckpointSigner, 'sign'>;
+  /** Absent: checkpoints stay in the database. */
+  bucket?: Pick<CheckpointBucket, 'put'>;
+  logger: Logger;
+  origin: string;
+  /** A checkpoint is due after this long, if there is anything new. */
+  everyMs: number;
+  /** Or after so many new events. */
+  events: number;
+  /** How long one attempt is this process's alone. Longer than any attempt takes. Default 30 s. */
+  leaseMs?: number;
+  /** When waiting becomes an alarm. Default 5 minutes. */
+  lateMs?: number;
+}
+
+const LEASE_MS = 30_000;
+const LATE_MS = 5 * 60_000;
+const COPIES_AT_ONCE = 20;
+
+/**
+ * Makes checkpoints: takes what is due, has it signed, keeps the signature, copies it. Each step is one statement in the database, so a process
+ * that dies between two of them leaves what the next one goes on with. Any number of replicas may do this at one time.
+ */
+export class Checkpointer implements AsyncDisposable {
+  readonly #parts: CheckpointerParts;
+  #running: Promise<void> | undefined;
+
+  constructor(parts: CheckpointerParts) {
+    this.#parts = parts;
+  }
+
+  /** One at a time: while one runs, others are that one. Failures of KMS and S3 are told in the log. @throws ServiceError ledger.unavailable */
+  round(): Promise<void> {
+    this.#running ??= this.#round().finally(() => (this.#running = undefined));
+    return this.#running;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#running?.catch(() => undefined);
+  }
+
+  async #round(): Promise<void> {
+    const { store, origin, everyMs, events, leaseMs = LEASE_MS } = this.#parts;
+    // A second one when the first had waited for KMS: it covers all that came meanwhile.
+    for (let made = 0; made < 2; made += 1) {
+      const due = await store.begin({ origin, everyMs, events, leaseMs });
+      if (due === undefined || !(await this.#sign(due))) break;
+    }
+    await this.#copy(leaseMs);
+    await this.#tellLate();
+  }
+
+  async #sign(due: DueCheckpoint): Promise<boolean> {
+    const { store, signer, logger } = this.#parts;
+    const { number, body, rewound } = due;
+    if (rewound > 0)
+      logger.error('audit chains are behind their last checkpoint: somebody rewrote the database', {
+        chains: rewound,
+        checkpoint: number,
+      });
+    let signed;
+    try {
+      signed = await signer.sign(body);
+    } catch (error) {
+      logger.warn('audit checkpoint not signed: tried again', { checkpoint: number, ...errorFields(error) });
+      return false;
+    }
+    await store.sign(number, signed);
+    return true;
+  }
+
+  async #copy(leaseMs: number): Promise<void> {
+    const { store, bucket, logger } = this.#parts;
+    if (bucket === undefined) return;
+    for (let full = true; full;) {
+      const taken = await store.take(COPIES_AT_ONCE, leaseMs);
+      full = taken.length === COPIES_AT_ONCE;
+      for (const { number, ...checkpoint } of taken) {
+        try {
+          await bucket.put(number, checkpoint);
+        } catch (error) {
+          logger.warn('audit checkpoint not copied: tried again', {
+            checkpoint: number,
+            ...errorFields(error),
+          });
+          // The others would fail alike; their lease ends.
+          return;
+        }
+        await store.copied(number);
+      }
+    }
+  }
+
+  async #tellLate(): Promise<void> {
+    const { store, bucket, logger, lateMs = LATE_MS } = this.#parts;
+    const { unsignedMs, uncopiedMs } = await store.waiting();
+    if (unsignedMs >= lateMs)
+      logger.error('audit checkpoints are late: KMS does not sign', { waitingMs: Math.round(unsignedMs) });
+    if (bucket !== undefined && uncopiedMs >= lateMs)
+      logger.error('audit checkpoints are late: S3 does not take copies', {
+        waitingMs: Math.round(uncopiedMs),
+      });
+  }
+}

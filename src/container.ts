@@ -9,7 +9,7 @@ import { buildCallers } from './container/callers.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
-import { systemClock } from './domain/clock.ts';
+import { monotonicClock, systemClock } from './domain/clock.ts';
 import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
@@ -34,14 +34,14 @@ import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
 import { Service } from './service.ts';
 
 /** What tests replace. Everything else is always the real thing. */
-export type Overrides = Partial<Pick<Base, 'clock' | 'logger'>>;
+export type Overrides = Partial<Pick<Base, 'clock' | 'monotonic' | 'logger'>>;
 
 /**
  * Every `new` of the system, in the order of who needs whom; container/ has the rooms with more than a few.
  * @throws Error when the database cannot be reached, is not migrated, or the login may do more than it should.
  */
 export async function build(config: Config, secrets: Secrets, overrides: Overrides = {}): Promise<Service> {
-  const { clock = systemClock, logger = newLogger(config.logLevel) } = overrides;
+  const { clock = systemClock, monotonic = monotonicClock, logger = newLogger(config.logLevel) } = overrides;
   const database = new Database({
     url: secrets.databaseUrl,
     connectionsMax: config.databaseConnectionsMax,
@@ -52,7 +52,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
   });
   try {
     await assertSafeLogin(database);
-    return await assemble(config, secrets, { clock, logger, database });
+    return await assemble(config, secrets, { clock, monotonic, logger, database });
   } catch (error) {
     await database[Symbol.asyncDispose]();
     throw error;

@@ -79,6 +79,16 @@ export const SETTINGS = {
     url,
   ),
   endpointSts: optional('ENDPOINT_STS', 'Replaces the endpoint of STS.', url),
+  servicePrincipalArn: optional(
+    'SERVICE_PRINCIPAL_ARN',
+    "ARN of this service's own role or user, as merchants' trust policies name it. Unset: AWS is asked; needed where the role has a path.",
+    z
+      .string()
+      .regex(
+        /^arn:aws:iam::\d{12}:(role|user)\/[\x21-\x7e]{1,576}$/,
+        'must be the ARN of a role or user, not of a session',
+      ),
+  ),
   endpointCloudWatchLogs: optional(
     'ENDPOINT_CLOUDWATCH_LOGS',
     'Replaces the endpoint of CloudWatch Logs in every region.',

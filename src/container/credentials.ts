@@ -3,6 +3,11 @@ import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
+import { RoleActivation } from '../credentials/role-activation.ts';
+import { RoleProof } from '../credentials/role-proof.ts';
+import { RoleSessions } from '../credentials/role-sessions.ts';
+import { RoleStore } from '../credentials/role-store.ts';
+import { AwsRoleAssumer } from '../credentials/roles-aws.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
 import { Sessions } from '../credentials/sessions.ts';
 import { AwsSecretVault } from '../credentials/vault-aws.ts';
@@ -11,7 +16,8 @@ import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
 
 /** With which keys: the vault, sessions, and the one choice between them. */
-export function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
+export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
+  const { clock, logger, database } = base;
   const {
     endpointSts: sts,
     endpointBedrock: bedrock,
@@ -34,18 +40,32 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     max: config.openedCredentialsMax,
     ttlMs: config.openedCredentialsTtlMs,
   });
+  const onLeftover = (secretName: string, cause: unknown) => {
+    logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
+      secretName,
+      ...errorFields(cause),
+    });
+  };
+  const store = new CredentialStore(database);
+  const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, identity);
   const vault = new Vault({
-    store: new CredentialStore(database),
+    store,
     secrets: sealed,
     identity,
     opened,
+    roleSessions,
+    roleProof,
     clock,
-    onLeftover: (secretName, cause) => {
-      logger.warn('ciphertext left behind in Secrets Manager: check before removing it', {
-        secretName,
-        ...errorFields(cause),
-      });
-    },
+    onLeftover,
+  });
+  const roles = new RoleActivation({
+    store,
+    roleStore,
+    proof: roleProof,
+    assumer,
+    secrets: sealed,
+    forget: vault.forget.bind(vault),
+    onLeftover,
   });
   const sessions = new Sessions({
     key: secrets.sessionKey,
@@ -56,6 +76,7 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
   const resolver = new CredentialResolver({
     vault,
     sessions,
+    roleSessions,
     identity,
     clock,
     regions: config.enabledRegions,
@@ -63,5 +84,38 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  return {
+    vault,
+    roles,
+    roleSessions,
+    sessions,
+    resolver,
+    closers: [resolver, roleSessions, assumer, opened, sealed],
+  };
+}
+
+/** Merchants' roles: who assumes them, what is proven of them, the sessions in use. */
+function buildRoles(
+  config: Config,
+  secrets: Secrets,
+  { monotonic, logger, database }: Base,
+  identity: AwsIdentityCheck,
+) {
+  const assumer = new AwsRoleAssumer({
+    regions: config.enabledRegions,
+    homeRegion: config.awsRegion,
+    ...(config.endpointSts !== undefined && { endpoint: config.endpointSts }),
+    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
+    ...(config.servicePrincipalArn !== undefined && { principalArn: config.servicePrincipalArn }),
+  });
+  const roleSessions = new RoleSessions({
+    assumer,
+    clock: monotonic,
+    max: config.openedCredentialsMax,
+    onRefreshFailed: (error) => {
+      logger.warn('session of a role not renewed: tried again', errorFields(error));
+    },
+  });
+  const roleStore = new RoleStore(database);
+  return { assumer, roleSessions, roleStore, roleProof: new RoleProof({ assumer, identity, store: roleStore }) };
 }

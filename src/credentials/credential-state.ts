@@ -4,7 +4,7 @@ import { ServiceError } from '../domain/errors.ts';
 const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
   pending: 'This credential waits for its proof. Activate it first.',
   unsafe:
-    'This credential failed its proof and is not used. Mend what GET /credentials/:cid names, and activate it again.',
+    'This credential failed its proof and is not used. POST /credentials/:cid/activate says what to mend, and proves it again.',
   frozen: 'This credential is frozen. Thaw it, or name another one.',
 };
 

@@ -12,7 +12,7 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 /** A transaction of one merchant, as `inTransaction` or the caller's own `Database.asTenant` opens it. */
 export type CredentialTx = Tx;
 
-/** A sealed credential on its way into the database, as version 1. */
+/** A credential on its way into the database: sealed as version 1, or a role that waits for its proof and has none yet. */
 export interface NewCredential {
   id: CredentialId;
   name: string;
@@ -21,7 +21,8 @@ export interface NewCredential {
   accountId: string | undefined;
   principalArn: string | undefined;
   keyHint: string;
-  sealed: SealedVersion;
+  externalId: string | undefined;
+  sealed: SealedVersion | undefined;
 }
 
 /**
@@ -42,7 +43,8 @@ export class CredentialStore {
   /** Not the default yet, whatever it is going to be: see `setDefault`. */
   async insert(merchantId: MerchantId, tx: CredentialTx, actor: Actor, added: NewCredential): Promise<void> {
     const { id, name, kind, region, keyHint, sealed } = added;
-    const body = { kind, region, keyHint, accountId: added.accountId ?? null, version: 1 };
+    const version = sealed === undefined ? 0 : 1;
+    const body = { kind, region, keyHint, accountId: added.accountId ?? null, version };
     await appendAudit(tx, merchantId, entry(actor, 'credential.created', id, body));
     await tx.credential.create({
       data: {
@@ -54,14 +56,17 @@ export class CredentialStore {
         keyHint,
         accountId: added.accountId ?? null,
         principalArn: added.principalArn ?? null,
-        currentVersion: 1,
+        externalId: added.externalId ?? null,
+        state: sealed === undefined ? 'pending' : 'active',
+        currentVersion: version,
         createdBy: actor.subject,
       },
       select: { id: true },
     });
+    if (sealed === undefined) return;
     const { kmsKeyArn, secretName, secretVersionId } = sealed;
     const wrappedKey = Uint8Array.from(sealed.wrappedKey);
-    const place = { merchantId, credentialId: id, version: 1 };
+    const place = { merchantId, credentialId: id, version };
     await tx.credentialVersion.create({
       data: { ...place, state: 'current', wrappedKey, kmsKeyArn, secretName, secretVersionId },
       select: { version: true },
@@ -219,6 +224,7 @@ function toStored(row: Row, defaultId: string | null): StoredCredential {
     region: row.region,
     accountId: row.accountId ?? undefined,
     principalArn: row.principalArn ?? undefined,
+    externalId: row.externalId ?? undefined,
     keyHint: row.keyHint,
     version: row.currentVersion,
     isDefault: row.id === defaultId,

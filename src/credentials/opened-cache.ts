@@ -1,5 +1,5 @@
 import type { Clock } from '../domain/clock.ts';
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { SecretPlace } from './secret-vault.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
@@ -19,19 +19,19 @@ export interface OpenedCacheOptions {
  * (resolve.ts asks, admission asks again), so nothing here outlives a revocation or a rotation.
  */
 export class OpenedCache implements Disposable {
-  readonly #cache: SingleFlightCache<AwsCredential>;
+  readonly #cache: SingleFlightCache<StoredMaterial>;
 
   constructor({ clock, max = 10_000, ttlMs = 300_000, idleMs = 60_000 }: OpenedCacheOptions) {
     this.#cache = new SingleFlightCache({ max, ttlMs, idleMs, clock });
   }
 
-  get({ merchantId, credentialId, version }: SecretPlace, open: () => Promise<AwsCredential>) {
+  get({ merchantId, credentialId, version }: SecretPlace, open: () => Promise<StoredMaterial>) {
     return this.#cache.get(`${prefixOf(merchantId, credentialId)}${String(version)}`, open);
   }
 
-  /** Forgets all versions of a credential. */
-  evict(merchantId: MerchantId, credentialId: CredentialId): void {
-    this.#cache.evict(prefixOf(merchantId, credentialId));
+  /** Forgets all versions of a credential, or all credentials of a merchant. */
+  evict(merchantId: MerchantId, credentialId?: CredentialId): void {
+    this.#cache.evict(credentialId === undefined ? `${merchantId}/` : prefixOf(merchantId, credentialId));
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,7 @@
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
 
-/** Who signs: the keys given, or `workload`, the service's own identity from the SDK's default chain. Only the vault may say `workload`. */
+/** Who signs: the keys given, or `workload`, the service's own identity from the SDK's default chain. Only the vault and AssumeRole may say `workload`. */
 export type Signer = AwsCredential | 'workload';
 
 export interface ClientTarget {

@@ -1,4 +1,4 @@
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 
 /** What a sealed secret belongs to. It opens for exactly this place and no other. */
@@ -24,12 +24,12 @@ export interface SealedVersion {
  */
 export interface SecretVault {
   /** @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call. */
-  seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion>;
+  seal(place: SecretPlace, credential: StoredMaterial): Promise<SealedVersion>;
   /**
    * @throws ServiceError vault.unavailable (try again) | credential.unreadable (it will not get better by itself).
    * Cost: one KMS call, one Secrets Manager call.
    */
-  open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential>;
+  open(place: SecretPlace, sealed: SealedVersion): Promise<StoredMaterial>;
   /**
    * Removes the ciphertext: `in-7-days` leaves AWS's recovery window, `now` is for what never came into use. Gone already is fine.
    * @throws ServiceError vault.unavailable

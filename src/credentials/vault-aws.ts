@@ -6,7 +6,7 @@ import {
   GetSecretValueCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
-import type { AccessKey, AwsCredential } from '../domain/credential.ts';
+import type { AccessKey, StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
@@ -52,7 +52,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     this.#environment = options.environment;
   }
 
-  async seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+  async seal(place: SecretPlace, credential: StoredMaterial): Promise<SealedVersion> {
     const context = this.#contextOf(place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
@@ -65,7 +65,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     }
   }
 
-  async open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential> {
+  async open(place: SecretPlace, sealed: SealedVersion): Promise<StoredMaterial> {
     const context = this.#contextOf(place);
     const [dataKey, envelope] = await both(this.#unwrap(sealed, context), this.#read(sealed));
     let plaintext: Buffer | undefined;

@@ -6,6 +6,8 @@ export const AUDIT_ACTIONS = [
   'credential.created',
   'credential.opened',
   'credential.tested',
+  'credential.activated',
+  'credential.unsafe',
   'credential.deleted',
   'credential.made_default',
   'session.created',

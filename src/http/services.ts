@@ -2,6 +2,7 @@ import type { ApiKeys } from '../auth/api-keys.ts';
 import type { ApiKeyStore } from '../auth/api-key-store.ts';
 import type { AuditStore } from '../audit/audit-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
+import type { RoleActivation } from '../credentials/role-activation.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
@@ -38,6 +39,7 @@ export interface Services {
   openApi: object;
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
+  roles: RoleActivation;
   sessions: Sessions;
   unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;

@@ -17,6 +17,7 @@ const DEFINERS = [
   'calls_of_month',
   'counters_expired',
   'counters_sweep',
+  'credential_proven',
   'find_api_key',
   'find_operator_key',
   'ledger_hold',

@@ -14,6 +14,8 @@ import { Admission } from './gateway/admission.ts';
 import { Gateway } from './gateway/gateway.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
+import { RoleKits } from './gateway/role-kits.ts';
+import { rolePolicyFor } from './gateway/role-policy.ts';
 import { Sharpening } from './gateway/sharpen.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -92,6 +94,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
     priceStore: new PriceStore(database),
     ...credentials,
+    roleKits: new RoleKits(credentials.roles, rolePolicyFor),
     unknown,
     usage: new UsageStore(database),
     usageVerify: new UsageVerifyStore(database),

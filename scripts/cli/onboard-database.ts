@@ -3,7 +3,7 @@ import { userInfo } from 'node:os';
 import type { Secrets } from '../../src/config/secrets.ts';
 import type { Config } from '../../src/config/settings.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
-import { toOnboardingRequest } from '../../src/http/handlers/ops/create-merchant.ts';
+import { onboardMerchant } from '../../src/http/handlers/ops/create-merchant.ts';
 import { newLogger } from '../../src/observability/logger.ts';
 import type { Service } from '../../src/service.ts';
 import type { Order } from './onboard-order.ts';
@@ -37,8 +37,8 @@ export async function onboardInDatabase(
 ): Promise<Onboarded> {
   const actor = { subject: `cli:${userName()}`, requestId: randomUUID() };
   try {
-    const onboarded = await service.services.onboarding.onboard(actor, toOnboardingRequest(order));
-    return { ...onboarded, credentialId: onboarded.credentialId ?? null };
+    const { role, ...onboarded } = await onboardMerchant(service.services, actor, order);
+    return { ...onboarded, credentialId: onboarded.credentialId ?? null, ...(role && { role }) };
   } catch (error) {
     const { code, detail, options } =
       error instanceof ServiceError

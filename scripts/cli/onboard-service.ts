@@ -137,7 +137,7 @@ function reasonOf(error: unknown): string {
 
 /** A service that sends secrets back in its answer must not get them onto the screen. */
 function secretsOf({ credential }: Order, { operatorToken }: Delivery): string[] {
-  if (credential === undefined) return [operatorToken];
+  if (credential === undefined || credential.kind === 'assume-role') return [operatorToken];
   if (credential.kind === 'bedrock-api-key') return [operatorToken, credential.bedrockApiKey];
   const { awsSecretAccessKey, awsSessionToken } = credential;
   return [operatorToken, awsSecretAccessKey, ...(awsSessionToken === undefined ? [] : [awsSessionToken])];

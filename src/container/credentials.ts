@@ -64,6 +64,7 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     proof: roleProof,
     assumer,
     secrets: sealed,
+    regions: config.enabledRegions,
     forget: vault.forget.bind(vault),
     onLeftover,
   });

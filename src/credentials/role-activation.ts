@@ -17,6 +17,8 @@ export interface RoleActivationParts {
   proof: RoleProof;
   assumer: Pick<RoleAssumer, 'ownPrincipal'>;
   secrets: SecretVault;
+  /** Regions of this deployment. */
+  regions: readonly string[];
   /** Forgets what is remembered of a credential. */
   forget: (merchantId: MerchantId, credentialId: CredentialId) => void;
   /** Told of ciphertexts that stayed behind in Secrets Manager: their keys are gone. */
@@ -38,6 +40,20 @@ export class RoleActivation {
 
   constructor(parts: RoleActivationParts) {
     this.#parts = parts;
+  }
+
+  /**
+   * That the service can assume roles at all, and does so in this region.
+   * @throws ServiceError region.not_allowed | upstream.unreachable
+   */
+  async checkRegion(region: string): Promise<void> {
+    const { regions, assumer } = this.#parts;
+    if (!regions.includes(region))
+      throw new ServiceError(
+        'region.not_allowed',
+        `Use one of the regions of this service: ${regions.join(', ')}.`,
+      );
+    await assumer.ownPrincipal();
   }
 
   /** @throws ServiceError credential.not_usable (of another kind) | upstream.unreachable | upstream.throttled */

@@ -4,10 +4,12 @@ import { listApiKeys } from './handlers/api-keys/list.ts';
 import { revokeApiKey } from './handlers/api-keys/revoke.ts';
 import { listAudit } from './handlers/audit/list.ts';
 import { chat } from './handlers/chat/chat.ts';
+import { activateCredential } from './handlers/credentials/activate.ts';
 import { createCredential } from './handlers/credentials/create.ts';
 import { deleteCredential } from './handlers/credentials/delete.ts';
 import { getCredential } from './handlers/credentials/get.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
+import { credentialPolicies } from './handlers/credentials/policies.ts';
 import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { getLimits } from './handlers/limits/get.ts';
@@ -66,6 +68,8 @@ export const ROUTES: readonly Route[] = [
   route('PATCH', `${M}/credentials/:cid`, 'credentials:write', updateCredential),
   route('DELETE', `${M}/credentials/:cid`, 'credentials:write', deleteCredential),
   route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
+  route('POST', `${M}/credentials/:cid/activate`, 'credentials:write', activateCredential),
+  route('GET', `${M}/credentials/:cid/policies`, 'credentials:read', credentialPolicies),
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),

@@ -7,6 +7,7 @@ import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
+import type { RoleKits } from '../gateway/role-kits.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UnknownStore } from '../ledger/unknown-store.ts';
@@ -39,6 +40,7 @@ export interface Services {
   openApi: object;
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
+  roleKits: RoleKits;
   roles: RoleActivation;
   sessions: Sessions;
   unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;

@@ -38,6 +38,7 @@ export interface StandIn extends AsyncDisposable {
   addAccessKey(key: AccessKey): void;
   addBedrockApiKey(key: BedrockApiKey): void;
   addRole(role: Role): void;
+  removeRole(arn: string): void;
   addKmsKey(key: KmsKeyInput): { arn: string };
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
@@ -79,6 +80,9 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     },
     addRole: (role) => {
       world.roles.add(role);
+    },
+    removeRole: (arn) => {
+      world.roles.remove(arn);
     },
     addKmsKey: (key) => world.kms.add(key),
     setKmsKeyState: (id, state) => {

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import pg from 'pg';
 import { parse as parseYaml } from 'yaml';
 import type { Role } from '../aws/sts/roles.ts';
+import { AwsError } from '../aws/wire/errors.ts';
 import { AWS } from '../support/aws-keys.ts';
 import { converseBody, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
@@ -300,12 +301,17 @@ describe('a role that is not proven is never used', () => {
 
   test('a question that AWS did not answer proves nothing', async () => {
     const { id, externalId } = await newRole();
-    const arn = makeRole({ externalId });
-    // The first is answered; of the four that must be refused some are not answered at all.
-    service.standIn.fault({ operation: 'GetCallerIdentity', times: 1, delayMs: 0, status: 503, type: 'Unavailable' });
-    service.standIn.fault({ operation: 'AssumeRole', times: 'always', status: 503, type: 'ServiceUnavailable' });
-    expect(await activate(id, arn)).toMatchObject({ status: 502 });
-    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'pending' });
+    const throttle = { Throttling: 429, ServiceUnavailable: 502 };
+    for (const [name, status] of Object.entries(throttle)) {
+      const arn = makeRole({
+        admits: (asked) => {
+          if (asked.externalId === externalId) return true;
+          throw new AwsError(name, 'not now', { status: name === 'Throttling' ? 400 : 503 });
+        },
+      });
+      expect(await activate(id, arn)).toMatchObject({ status });
+      expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'pending', version: 0 });
+    }
   });
 
   test('a role that turns lax later is found by its test, and stops at once', async () => {

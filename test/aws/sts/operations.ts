@@ -59,6 +59,7 @@ function sessionKey(role: Role, sessionName: string, seconds: number) {
     arn: `arn:aws:sts::${accountId}:assumed-role/${roleName}/${sessionName}`,
     expiresAtMs: Date.now() + seconds * 1000,
     deny: role.deny ?? [],
+    ...role.sessionKeys,
   };
 }
 

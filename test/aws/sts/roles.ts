@@ -12,6 +12,8 @@ export interface Role {
   taggable?: boolean;
   /** Default 3600. */
   maxSessionSeconds?: number;
+  /** The keys of its sessions, in place of random ones. */
+  sessionKeys?: { secretAccessKey: string; sessionToken: string };
   /** IAM actions refused to sessions of this role. */
   deny?: readonly string[];
 }

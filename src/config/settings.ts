@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
-import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
+import { flag, integer, list, optional, principalArn, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
 /** Every setting that is not a secret. The order is that of .env.example, which a test holds equal. */
@@ -82,12 +82,7 @@ export const SETTINGS = {
   servicePrincipalArn: optional(
     'SERVICE_PRINCIPAL_ARN',
     "ARN of this service's own role or user, as merchants' trust policies name it. Unset: AWS is asked; needed where the role has a path.",
-    z
-      .string()
-      .regex(
-        /^arn:aws:iam::\d{12}:(role|user)\/[\x21-\x7e]{1,576}$/,
-        'must be the ARN of a role or user, not of a session',
-      ),
+    principalArn,
   ),
   endpointCloudWatchLogs: optional(
     'ENDPOINT_CLOUDWATCH_LOGS',

@@ -4,16 +4,13 @@ import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { RoleActivation } from '../credentials/role-activation.ts';
-import { RoleProof } from '../credentials/role-proof.ts';
-import { RoleSessions } from '../credentials/role-sessions.ts';
-import { RoleStore } from '../credentials/role-store.ts';
-import { AwsRoleAssumer } from '../credentials/roles-aws.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
 import { Sessions } from '../credentials/sessions.ts';
 import { AwsSecretVault } from '../credentials/vault-aws.ts';
 import { Vault } from '../credentials/vault.ts';
 import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
+import { buildRoles } from './roles.ts';
 
 /** With which keys: the vault, sessions, and the one choice between them. */
 export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
@@ -93,30 +90,4 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     resolver,
     closers: [resolver, roleSessions, assumer, opened, sealed],
   };
-}
-
-/** Merchants' roles: who assumes them, what is proven of them, the sessions in use. */
-function buildRoles(
-  config: Config,
-  secrets: Secrets,
-  { monotonic, logger, database }: Base,
-  identity: AwsIdentityCheck,
-) {
-  const assumer = new AwsRoleAssumer({
-    regions: config.enabledRegions,
-    homeRegion: config.awsRegion,
-    ...(config.endpointSts !== undefined && { endpoint: config.endpointSts }),
-    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
-    ...(config.servicePrincipalArn !== undefined && { principalArn: config.servicePrincipalArn }),
-  });
-  const roleSessions = new RoleSessions({
-    assumer,
-    clock: monotonic,
-    max: config.openedCredentialsMax,
-    onRefreshFailed: (error) => {
-      logger.warn('session of a role not renewed: tried again', errorFields(error));
-    },
-  });
-  const roleStore = new RoleStore(database);
-  return { assumer, roleSessions, roleStore, roleProof: new RoleProof({ assumer, identity, store: roleStore }) };
 }

@@ -12,3 +12,16 @@ const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
 export function assertActive(state: CredentialState): void {
   if (state !== 'active') throw new ServiceError('credential.not_usable', NOT_ACTIVE[state]);
 }
+
+/** For a role other than the one that was proven. */
+export function otherRolePinned(): ServiceError {
+  return new ServiceError(
+    'credential.not_usable',
+    'This credential was activated for another role, which cannot be changed any more. Store a new credential for this role, and delete this one.',
+  );
+}
+
+/** For a proof that would thaw what somebody stopped. */
+export function stillFrozen(): ServiceError {
+  return new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.');
+}

@@ -1,10 +1,10 @@
 import type { Actor } from '../domain/audit.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import { otherRolePinned, stillFrozen } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { RoleAssumer } from './role-assumer.ts';
 import type { RoleProof } from './role-proof.ts';
-import { otherRolePinned } from './role-store.ts';
 import type { RoleStore } from './role-store.ts';
 import type { SealedVersion, SecretVault } from './secret-vault.ts';
 import type { StoredCredential } from './stored-credential.ts';
@@ -87,8 +87,7 @@ export class RoleActivation {
     const credential = await store.get(merchantId, credentialId);
     const role = { kind: 'assume-role', roleArn, externalId: externalIdOf(credential) } as const;
     const { region, version, state } = credential;
-    if (state === 'frozen')
-      throw new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.');
+    if (state === 'frozen') throw stillFrozen();
     if (version > 0 && credential.principalArn !== roleArn) throw otherRolePinned();
     const of = { actor, merchantId, credentialId, region };
     try {

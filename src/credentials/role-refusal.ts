@@ -38,8 +38,16 @@ function isRefusal(error: unknown, refusal: RoleRefusal): boolean {
 }
 
 export function isPolicyTooLarge({ name }: AwsFailure): boolean {
-  return name === 'PackedPolicyTooLarge' || name === 'PackedPolicyTooLargeException';
+  return REFUSALS[name] === 'session-policy';
 }
+
+/** AWS's names for what it refuses of a role. */
+const REFUSALS: Readonly<Record<string, RoleRefusal>> = {
+  AccessDenied: 'role-denied',
+  RegionDisabledException: 'region-disabled',
+  PackedPolicyTooLarge: 'session-policy',
+  PackedPolicyTooLargeException: 'session-policy',
+};
 
 /** AWS refused the service itself, so nothing was learned about the role. */
 const OWN_IDENTITY: ReadonlySet<string> = new Set([
@@ -55,14 +63,13 @@ const OWN_IDENTITY: ReadonlySet<string> = new Set([
 /** What a failure of AssumeRole means to the caller. */
 export function roleFailure(failure: AwsFailure): ServiceError {
   const { kind, name, cause } = failure;
-  if (kind === 'busy' && failure.status !== undefined && failure.status < 500)
+  const refusal = kind === 'refused' ? REFUSALS[name] : undefined;
+  if (refusal !== undefined) return roleRefused(refusal, cause);
+  if (kind === 'busy' && (failure.status ?? 500) < 500)
     return new ServiceError('upstream.throttled', 'AWS STS throttles this service. Try again shortly.', {
       cause,
       retryAfterSeconds: 5,
     });
-  if (kind === 'refused' && name === 'AccessDenied') return roleRefused('role-denied', cause);
-  if (kind === 'refused' && name === 'RegionDisabledException') return roleRefused('region-disabled', cause);
-  if (isPolicyTooLarge(failure)) return roleRefused('session-policy', cause);
   const own = kind === 'not-sent' || OWN_IDENTITY.has(name);
   return new ServiceError(
     'upstream.unreachable',

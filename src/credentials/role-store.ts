@@ -3,6 +3,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
+import { otherRolePinned, stillFrozen } from './credential-state.ts';
 import { accountOfRole, roleHint } from './role.ts';
 import type { SealedVersion } from './secret-vault.ts';
 
@@ -10,6 +11,12 @@ interface Of {
   actor: Actor;
   merchantId: MerchantId;
   credentialId: CredentialId;
+}
+
+interface Proof {
+  state: 'active' | 'unsafe';
+  roleArn: string;
+  sealed: SealedVersion | undefined;
 }
 
 /** What proofs of roles found, written with their audit records. The rows change in credential_proven() only. */
@@ -35,7 +42,7 @@ export class RoleStore {
   ): Promise<boolean> {
     return this.#database.asTenant(of.merchantId, async (tx) => {
       await record(tx, of, 'credential.activated', { outcome: 'allowed', body: { roleArn } });
-      const verdict = await write(tx, of, roleArn, 'active', sealed);
+      const verdict = await write(tx, of, { state: 'active', roleArn, sealed });
       await also(tx);
       return verdict === 'done';
     });
@@ -48,7 +55,7 @@ export class RoleStore {
   foundUnsafe(of: Of, roleArn: string, lax: readonly string[]): Promise<void> {
     return this.#database.asTenant(of.merchantId, async (tx) => {
       await record(tx, of, 'credential.unsafe', { outcome: 'denied', body: { roleArn, lax } });
-      await write(tx, of, roleArn, 'unsafe', undefined);
+      await write(tx, of, { state: 'unsafe', roleArn, sealed: undefined });
     });
   }
 }
@@ -72,9 +79,7 @@ async function record(
 async function write(
   tx: Tx,
   { merchantId, credentialId }: Of,
-  roleArn: string,
-  state: 'active' | 'unsafe',
-  sealed: SealedVersion | undefined,
+  { state, roleArn, sealed }: Proof,
 ): Promise<'done' | 'kept'> {
   const proof = JSON.stringify({
     state,
@@ -96,14 +101,6 @@ const REFUSALS: Readonly<Record<string, () => ServiceError>> = {
       'credential.not_found',
       'This merchant has no such credential. GET /credentials lists those it has.',
     ),
-  frozen: () => new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.'),
+  frozen: stillFrozen,
   role: otherRolePinned,
 };
-
-/** For a role other than the one that was proven. */
-export function otherRolePinned(): ServiceError {
-  return new ServiceError(
-    'credential.not_usable',
-    'This credential was activated for another role, which cannot be changed any more. Store a new credential for this role, and delete this one.',
-  );
-}

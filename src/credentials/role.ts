@@ -47,7 +47,7 @@ export function sessionTagsOf(merchantId: MerchantId, credentialId: CredentialId
 }
 
 function sanitised(text: string, illegal: RegExp, max: number): string {
-  return [...text.replace(illegal, '-')].slice(0, max).join('');
+  return Array.from(text.replace(illegal, '-')).slice(0, max).join('');
 }
 
 /**

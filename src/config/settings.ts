@@ -84,6 +84,7 @@ export const SETTINGS = {
     "ARN of this service's own role or user, as merchants' trust policies name it. Unset: AWS is asked; needed where the role has a path.",
     principalArn,
   ),
+  endpointIam: optional('ENDPOINT_IAM', 'Replaces the endpoint of IAM, which is one for all regions.', url),
   endpointCloudWatchLogs: optional(
     'ENDPOINT_CLOUDWATCH_LOGS',
     'Replaces the endpoint of CloudWatch Logs in every region.',

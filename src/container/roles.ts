@@ -31,5 +31,10 @@ export function buildRoles(
     },
   });
   const roleStore = new RoleStore(database);
-  return { assumer, roleSessions, roleStore, roleProof: new RoleProof({ assumer, identity, store: roleStore }) };
+  return {
+    assumer,
+    roleSessions,
+    roleStore,
+    roleProof: new RoleProof({ assumer, identity, store: roleStore }),
+  };
 }

@@ -2,11 +2,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { AwsFailure } from './aws-failure.ts';
 
 export type RoleRefusal =
-  | 'role-denied'
-  | 'role-tags'
-  | 'session-policy'
-  | 'region-disabled'
-  | 'account-changed';
+  'role-denied' | 'role-tags' | 'session-policy' | 'region-disabled' | 'account-changed';
 
 /** What is wrong and what to do, for the person who owns the role. */
 const ADVICE: Readonly<Record<RoleRefusal, string>> = {

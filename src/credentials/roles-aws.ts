@@ -79,7 +79,10 @@ export class AwsRoleAssumer implements RoleAssumer, Disposable {
   #clientOf(region: string): STSClient {
     const { regions } = this.#options;
     if (!regions.includes(region))
-      throw new ServiceError('region.not_allowed', `Use one of the regions of this service: ${regions.join(', ')}.`);
+      throw new ServiceError(
+        'region.not_allowed',
+        `Use one of the regions of this service: ${regions.join(', ')}.`,
+      );
     return this.#buildClient(region);
   }
 
@@ -121,7 +124,12 @@ async function assumeOnce(client: STSClient, ask: AssumeRoleAsk, policy: string)
 }
 
 function assumedFrom({ Credentials }: AssumeRoleCommandOutput, answeredAt = ''): AssumedRole {
-  const { AccessKeyId: id, SecretAccessKey: secret, SessionToken: token, Expiration: end } = Credentials ?? {};
+  const {
+    AccessKeyId: id,
+    SecretAccessKey: secret,
+    SessionToken: token,
+    Expiration: end,
+  } = Credentials ?? {};
   if (!id || !secret || !token)
     throw new ServiceError('upstream.error', 'AWS gave out a session of the role without its keys.');
   const accessKey: AccessKey = {

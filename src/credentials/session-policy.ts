@@ -31,20 +31,23 @@ export const CALL_POLICIES: SessionPolicies = [
 ];
 
 /** For asking whether a role can be assumed at all: a session that may do nothing. */
-export const NO_POLICIES: SessionPolicies = [
-  policy([{ Effect: 'Deny', Action: ['*'], Resource: ['*'] }]),
-];
+export const NO_POLICIES: SessionPolicies = [policy([{ Effect: 'Deny', Action: ['*'], Resource: ['*'] }])];
 
 /** Reading the merchant's own invocation logs, and nothing else. */
 export function logPolicies(logs: InvocationLogs): SessionPolicies {
   if ('cloudWatch' in logs)
-    return [policy([allow(['logs:FilterLogEvents'], `arn:aws:logs:*:*:log-group:${logs.cloudWatch.logGroup}:*`)])];
+    return [
+      policy([allow(['logs:FilterLogEvents'], `arn:aws:logs:*:*:log-group:${logs.cloudWatch.logGroup}:*`)]),
+    ];
   const { bucket, prefix } = logs.s3;
   return [
     policy([
       allow(['s3:ListBucket'], `arn:aws:s3:::${bucket}`),
       allow(['s3:GetObject'], `arn:aws:s3:::${bucket}/${prefix === undefined ? '' : `${prefix}/`}*`),
-      { ...allow(['kms:Decrypt'], '*'), Condition: { StringLike: { 'kms:ViaService': 's3.*.amazonaws.com' } } },
+      {
+        ...allow(['kms:Decrypt'], '*'),
+        Condition: { StringLike: { 'kms:ViaService': 's3.*.amazonaws.com' } },
+      },
     ]),
   ];
 }

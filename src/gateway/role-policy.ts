@@ -29,7 +29,8 @@ interface Resources {
  * @throws ServiceError model.id_invalid: what stands in a policy must not be a pattern.
  */
 export function rolePolicyFor(models: readonly string[], region: string): PolicyDocument {
-  const parts = models.length === 0 ? [everythingIn(region)] : models.map((id) => of(parseModelId(id), region));
+  const parts =
+    models.length === 0 ? [everythingIn(region)] : models.map((id) => of(parseModelId(id), region));
   const [named, behind, profiles] = (['named', 'behind', 'profiles'] as const).map((part) =>
     [...new Set(parts.flatMap((resources) => resources[part]))].sort(),
   ) as [string[], string[], string[]];
@@ -68,7 +69,8 @@ function everythingIn(region: string): Resources {
 function of({ id, kind, resource = '' }: ModelRef, region: string): Resources {
   if (kind === 'arn') return resource.endsWith('inference-profile') ? throughProfile(id, '*') : only(id);
   const { modelId, profile } = profileOf(id);
-  if (profile !== 'in-region') return throughProfile(`arn:aws:bedrock:${region}:*:inference-profile/${id}`, modelId);
+  if (profile !== 'in-region')
+    return throughProfile(`arn:aws:bedrock:${region}:*:inference-profile/${id}`, modelId);
   return id.includes('.') ? only(modelArn(id, region)) : only(`arn:aws:bedrock:${region}:*:*/${id}`);
 }
 

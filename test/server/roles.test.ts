@@ -135,7 +135,10 @@ describe('onboarding a role', () => {
       keyHint: `${ACCOUNT}:role/${roleArn.slice(roleArn.lastIndexOf('/') + 1)}`,
       externalId,
     });
-    expect(await auditOf(merchant, id)).toEqual(['credential.created allowed', 'credential.activated allowed']);
+    expect(await auditOf(merchant, id)).toEqual([
+      'credential.created allowed',
+      'credential.activated allowed',
+    ]);
 
     service.standIn.forget();
     expect(await call(id)).toMatchObject({ status: 200 });
@@ -155,7 +158,9 @@ describe('onboarding a role', () => {
       'TransitiveTagKeys.member.2': 'credential_id',
     });
     const { Statement } = JSON.parse(session?.get('Policy') ?? '') as { Statement: { Action: string[] }[] };
-    expect(Statement.flatMap(({ Action }) => Action).every((action) => action.startsWith('bedrock:'))).toBe(true);
+    expect(Statement.flatMap(({ Action }) => Action).every((action) => action.startsWith('bedrock:'))).toBe(
+      true,
+    );
     expect(runtimeCalls(service)).toHaveLength(2);
     for (const entry of runtimeCalls(service))
       expect(entry).toMatchObject({ accountId: ACCOUNT, verified: true, executed: true });
@@ -279,7 +284,9 @@ describe('a role that is not proven is never used', () => {
     expect(await versionsOf(id)).toEqual([]);
 
     expect(await call(id)).toMatchObject({ status: 409 });
-    expect(await merchant.send('PATCH', `/credentials/${id}`, { isDefault: true })).toMatchObject({ status: 409 });
+    expect(await merchant.send('PATCH', `/credentials/${id}`, { isDefault: true })).toMatchObject({
+      status: 409,
+    });
     expect(runtimeCalls(service)).toEqual([]);
 
     service.standIn.addRole({ arn: roleArn, trusts: [AWS.service.arn], externalId });
@@ -344,7 +351,10 @@ describe('a role that is not proven is never used', () => {
     const { id, externalId, roleArn } = await activeRole();
     const elsewhere = 'arn:aws:iam::400000000004:role/merchant-bedrock';
     service.standIn.addRole({ arn: elsewhere, externalId });
-    expect(await activate(id, elsewhere)).toMatchObject({ status: 409, json: { code: 'credential.not_usable' } });
+    expect(await activate(id, elsewhere)).toMatchObject({
+      status: 409,
+      json: { code: 'credential.not_usable' },
+    });
     expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({
       state: 'active',
       accountId: ACCOUNT,
@@ -355,7 +365,9 @@ describe('a role that is not proven is never used', () => {
     await app.connect();
     try {
       await app.query(`SELECT set_config('app.merchant_id', '${merchant.merchantId}', false)`);
-      await expect(app.query(`UPDATE credentials SET account_id = '400000000004'`)).rejects.toThrow(/permission/);
+      await expect(app.query(`UPDATE credentials SET account_id = '400000000004'`)).rejects.toThrow(
+        /permission/,
+      );
       await expect(app.query(`UPDATE credentials SET external_id = 'x'`)).rejects.toThrow(/permission/);
       const { rows } = await app.query<{ verdict: string }>(
         `SELECT credential_proven('${merchant.merchantId}', '${id}',
@@ -508,7 +520,9 @@ describe('how to make the role', () => {
     const { trustPolicy, permissionPolicy, roleName } = kit;
     expect(JSON.parse(kit.json)).toEqual({ roleName, trustPolicy, permissionPolicy });
 
-    const encoded = [...kit.terraform.matchAll(/jsonencode\((\{[\s\S]*?\n {2}\})\)/g)].map(([, text = '']) => text);
+    const encoded = [...kit.terraform.matchAll(/jsonencode\((\{[\s\S]*?\n {2}\})\)/g)].map(
+      ([, text = '']) => text,
+    );
     expect(encoded.map((text) => JSON.parse(text) as unknown)).toEqual([trustPolicy, permissionPolicy]);
     expect(hclProblems(kit.terraform)).toEqual([]);
     expect(kit.terraform).toContain(`name                 = "${roleName}"`);
@@ -529,7 +543,9 @@ describe('how to make the role', () => {
       ['terraform', 'text/plain', kit.terraform],
       ['cloudformation', 'application/yaml', kit.cloudFormation],
     ] as const) {
-      const file = await merchant.get(`/credentials/${id}/policies?models=${models.join(',')}&format=${format}`);
+      const file = await merchant.get(
+        `/credentials/${id}/policies?models=${models.join(',')}&format=${format}`,
+      );
       expect(file.text).toBe(text);
       expect(file.headers.get('content-type')).toContain(type);
     }
@@ -541,9 +557,13 @@ describe('how to make the role', () => {
       const { json } = await merchant.get(`/credentials/${id}/policies${query}`);
       const { Statement } = (json as unknown as Kit).permissionPolicy;
       expect(Statement.flatMap(({ Action }) => Action).every((one) => one.startsWith('bedrock:'))).toBe(true);
-      return Statement.filter(({ Action }) => Action.includes('bedrock:InvokeModel')).flatMap((one) => one.Resource);
+      return Statement.filter(({ Action }) => Action.includes('bedrock:InvokeModel')).flatMap(
+        (one) => one.Resource,
+      );
     };
-    expect(await resources(`?models=${MODEL}`)).toEqual([`arn:aws:bedrock:us-east-1::foundation-model/${MODEL}`]);
+    expect(await resources(`?models=${MODEL}`)).toEqual([
+      `arn:aws:bedrock:us-east-1::foundation-model/${MODEL}`,
+    ]);
     expect(await resources('?models=eu.amazon.nova-micro-v1:0')).toEqual([
       'arn:aws:bedrock:us-east-1:*:inference-profile/eu.amazon.nova-micro-v1:0',
       `arn:aws:bedrock:*::foundation-model/${MODEL}`,
@@ -571,5 +591,9 @@ function hclProblems(text: string): string[] {
     else if (open.pop() !== opening) return [`unbalanced ${mark}`];
   }
   const marks = /(?<![$%])[$%]\{/.test(text) ? ['a template mark that is not escaped'] : [];
-  return [...open.map((mark) => `${mark} stays open`), ...(plain.includes('"\n"') ? ['odd quotes'] : []), ...marks];
+  return [
+    ...open.map((mark) => `${mark} stays open`),
+    ...(plain.includes('"\n"') ? ['odd quotes'] : []),
+    ...marks,
+  ];
 }

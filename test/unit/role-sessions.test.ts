@@ -2,8 +2,19 @@ import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { AssumeRoleAsk } from '../../src/credentials/role-assumer.ts';
 import { RoleSessions } from '../../src/credentials/role-sessions.ts';
-import { accountOfRole, newExternalId, principalOf, sessionNameOf, sessionTagsOf } from '../../src/credentials/role.ts';
-import { CALL_POLICIES, logPolicies, NO_POLICIES, SESSION_POLICY_MAX } from '../../src/credentials/session-policy.ts';
+import {
+  accountOfRole,
+  newExternalId,
+  principalOf,
+  sessionNameOf,
+  sessionTagsOf,
+} from '../../src/credentials/role.ts';
+import {
+  CALL_POLICIES,
+  logPolicies,
+  NO_POLICIES,
+  SESSION_POLICY_MAX,
+} from '../../src/credentials/session-policy.ts';
 import type { AccessKey, AssumableRole } from '../../src/domain/credential.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
@@ -104,7 +115,10 @@ test('a merchant that takes its trust back is obeyed at the next refresh; an out
   await new Promise((resolve) => setImmediate(resolve));
   expect(await get()).toEqual(first);
   clock.ms += 20_000;
-  failures.push(new ServiceError('credential.refused_by_aws', 'no'), new ServiceError('credential.refused_by_aws', 'no'));
+  failures.push(
+    new ServiceError('credential.refused_by_aws', 'no'),
+    new ServiceError('credential.refused_by_aws', 'no'),
+  );
   expect(await get()).toEqual(first);
   await new Promise((resolve) => setImmediate(resolve));
   await expect(get()).rejects.toThrow('no');
@@ -175,6 +189,8 @@ test('whom a trust policy names', () => {
   expect(principalOf('arn:aws:sts::111122223333:assumed-role/bedrock/i-0123')).toBe(
     'arn:aws:iam::111122223333:role/bedrock',
   );
-  expect(principalOf('arn:aws:iam::111122223333:user/bedrock')).toBe('arn:aws:iam::111122223333:user/bedrock');
+  expect(principalOf('arn:aws:iam::111122223333:user/bedrock')).toBe(
+    'arn:aws:iam::111122223333:user/bedrock',
+  );
   expect(accountOfRole('arn:aws:iam::111122223333:role/a/b/c')).toBe('111122223333');
 });

@@ -8,7 +8,8 @@ export const createCredential = merchantEndpoint<NewCredential>({
   body: newCredential,
   reply: {
     status: 201,
-    description: 'The stored credential, without its secret. Of assume-role also `role`: how to make the role',
+    description:
+      'The stored credential, without its secret. Of assume-role also `role`: how to make the role',
     schema: credentialReply.extend({ role: roleKit.optional() }),
   },
   handle: async ({ services, actor, merchant, body }) => {

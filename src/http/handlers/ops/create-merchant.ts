@@ -25,11 +25,7 @@ export const createMerchantBody = z.strictObject({
 type CreateMerchantBody = z.output<typeof createMerchantBody>;
 
 /** The request in the words of the rooms: secrets wrapped, the first credential the default unless said otherwise; a role becomes it when activated. */
-function toOnboardingRequest({
-  apiKey,
-  credential,
-  ...merchant
-}: CreateMerchantBody): OnboardingRequest {
+function toOnboardingRequest({ apiKey, credential, ...merchant }: CreateMerchantBody): OnboardingRequest {
   return {
     merchant: { ...merchant, id: merchant.id as MerchantId },
     apiKey,
@@ -50,7 +46,8 @@ export const createMerchant = operatorEndpoint<CreateMerchantBody>({
   body: createMerchantBody,
   reply: {
     status: 201,
-    description: 'The token is shown this one time. `role`: how to make the role of an assume-role credential',
+    description:
+      'The token is shown this one time. `role`: how to make the role of an assume-role credential',
     schema: z.object({
       merchantId: z.string(),
       apiKey: z.object({ id: z.string(), token: z.string(), expiresAt: z.string() }),
@@ -79,7 +76,8 @@ export async function onboardMerchant(
   if (credential?.kind === 'assume-role') await roleKits.check(credential.region, credential.models);
   const onboarded = await onboarding.onboard(actor, toOnboardingRequest(body));
   const { credentialId } = onboarded;
-  if (credential?.kind !== 'assume-role' || credentialId === undefined) return { ...onboarded, role: undefined };
+  if (credential?.kind !== 'assume-role' || credentialId === undefined)
+    return { ...onboarded, role: undefined };
   const stored = await vault.get(body.id as MerchantId, credentialId);
   return { ...onboarded, role: await roleKits.of(body.id as MerchantId, stored, credential.models) };
 }

@@ -452,6 +452,43 @@ describe('in use', () => {
     expect(assumed().every((form) => form.has('Policy'))).toBe(true);
   });
 
+  test('what became of a lost call is read from the logs with a session that may do that and nothing else', async () => {
+    const person = await onboard(service, 'merchant-logs');
+    const { id } = await activeRole(person);
+    service.standIn.forget();
+    service.standIn.logInvocations({ accountId: ACCOUNT, region: 'us-east-1', logGroup: 'bedrock/logs' });
+    const invocationLogs = { credentialId: id, cloudWatch: { logGroup: 'bedrock/logs' } };
+    const at = `/api/ops/merchants/${person.merchantId}`;
+    expect((await operatorOf(service).send('PATCH', at, { invocationLogs })).status).toBe(200);
+    service.standIn.fault({ operation: 'Converse', cutBody: true });
+    expect(await call(id, person)).toMatchObject({ status: 502 });
+    await admin.query(`UPDATE calls SET reconcile_at = now() WHERE merchant_id = $1`, [person.merchantId]);
+    await service.service.reconcile();
+    const { rows } = await admin.query(`SELECT state, provenance FROM calls WHERE merchant_id = $1`, [
+      person.merchantId,
+    ]);
+    expect(rows).toEqual([{ state: 'settled', provenance: 'log' }]);
+    const [calling, reading] = assumed().map((form) => form.get('Policy') ?? '');
+    expect(calling).not.toContain('logs:');
+    expect(JSON.parse(reading ?? '')).toMatchObject({
+      Statement: [
+        { Action: ['logs:FilterLogEvents'], Resource: ['arn:aws:logs:*:*:log-group:bedrock/logs:*'] },
+      ],
+    });
+  });
+
+  test('a merchant that is suspended: its sessions are forgotten', async () => {
+    const person = await onboard(service, 'merchant-stopped');
+    const { id } = await activeRole(person);
+    const at = `/api/ops/merchants/${person.merchantId}`;
+    expect(await call(id, person)).toMatchObject({ status: 200 });
+    expect((await operatorOf(service).send('PATCH', at, { status: 'suspended' })).status).toBe(200);
+    await operatorOf(service).send('PATCH', at, { status: 'active' });
+    service.standIn.forget();
+    expect(await call(id, person)).toMatchObject({ status: 200 });
+    expect(assumed()).toHaveLength(1);
+  });
+
   test("the service's own identity that does not work is not the merchant's fault", async () => {
     const { id } = await activeRole();
     service.standIn.fault({ operation: 'AssumeRole', times: 1, status: 403, type: 'ExpiredToken' });

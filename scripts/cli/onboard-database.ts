@@ -6,8 +6,10 @@ import { ServiceError } from '../../src/domain/errors.ts';
 import { onboardMerchant } from '../../src/http/handlers/ops/create-merchant.ts';
 import { newLogger } from '../../src/observability/logger.ts';
 import type { Service } from '../../src/service.ts';
+import { notActivated } from './activate-role.ts';
+import type { Activated, ActivateOrder } from './activate-role.ts';
 import type { Order } from './onboard-order.ts';
-import { refusedBy } from './onboard-result.ts';
+import { onboardedReply, refusedBy } from './onboard-result.ts';
 import type { Onboarded } from './onboard-result.ts';
 import { Failure } from './run.ts';
 
@@ -38,7 +40,11 @@ export async function onboardInDatabase(
   const actor = { subject: `cli:${userName()}`, requestId: randomUUID() };
   try {
     const { role, ...onboarded } = await onboardMerchant(service.services, actor, order);
-    return { ...onboarded, credentialId: onboarded.credentialId ?? null, ...(role && { role }) };
+    return {
+      ...onboarded,
+      credentialId: onboarded.credentialId ?? null,
+      role: onboardedReply.shape.role.parse(role),
+    };
   } catch (error) {
     const { code, detail, options } =
       error instanceof ServiceError
@@ -47,6 +53,30 @@ export async function onboardInDatabase(
     const { requestId } = actor;
     const { problems } = options;
     throw refusedBy({ code, detail, requestId, ...(problems && { problems: [...problems] }) }, order.id);
+  }
+}
+
+/**
+ * Activates a role with the rooms of the service itself, as its route does.
+ * @throws Failure
+ */
+export async function activateInDatabase(
+  { services }: Pick<Service, 'services'>,
+  { merchantId, credentialId, roleArn }: ActivateOrder,
+): Promise<Activated> {
+  const actor = { subject: `cli:${userName()}`, requestId: randomUUID() };
+  try {
+    const role = { roleArn, makeDefault: true };
+    const { state, accountId = '' } = await services.roles.activate(actor, merchantId, credentialId, role);
+    return { state, accountId };
+  } catch (error) {
+    const { code, detail, options } =
+      error instanceof ServiceError
+        ? error
+        : new ServiceError('internal', 'Something failed that should not.', { cause: error });
+    const { problems, extra } = options;
+    const { requestId } = actor;
+    throw notActivated({ code, detail, requestId, ...(problems && { problems: [...problems] }), ...extra });
   }
 }
 

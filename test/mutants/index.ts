@@ -12,6 +12,7 @@ import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
+import { ROLES } from './roles.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -34,4 +35,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...WEBHOOKS,
   ...SHARPENED,
   ...RETENTION,
+  ...ROLES,
 ];

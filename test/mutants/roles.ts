@@ -109,9 +109,9 @@ export const ROLES: readonly Mutant[] = [
   },
   {
     name: 'The account of a role is pinned by its first proof.',
-    file: 'src/credentials/role-activation.ts',
-    find: 'if (version > 0 && credential.principalArn !== roleArn) throw otherRolePinned();',
-    replace: '',
+    file: 'prisma/migrations/20261121191000_roles/migration.sql',
+    find: 'proven.current_version > 0 AND (proven.principal_arn',
+    replace: 'false AND (proven.principal_arn',
     test: 'test/server/roles.test.ts',
   },
 ];

@@ -266,6 +266,18 @@ describe('a role that is not proven is never used', () => {
       'asks for it only where there are none',
       (right) => ({ admits: ({ externalId, tags }) => externalId === right || someTag(tags) }),
     ],
+    [
+      'lets none in, with tags',
+      (right) => ({
+        admits: ({ externalId, tags }) => externalId === right || (externalId === null && someTag(tags)),
+      }),
+    ],
+    [
+      'lets none in, without tags',
+      (right) => ({
+        admits: ({ externalId, tags }) => externalId === right || (externalId === null && !someTag(tags)),
+      }),
+    ],
   ])('a trust policy that %s: unsafe, said how to mend, and no call is signed', async (_name, lax) => {
     const { id, externalId } = await newRole();
     const roleArn = makeRole(lax(externalId));

@@ -80,10 +80,14 @@ export class RoleProof {
       ['with a wrong ExternalId', wrong],
       ['with a wrong ExternalId and without session tags', { ...wrong, tags: {} }],
     ];
-    const answers = await Promise.all(
+    // All of them to their end: none may still be on its way when the proof has been answered.
+    const answers = await Promise.allSettled(
       questions.map(async ([how, ask]) => ((await this.#letsIn(ask)) ? [how] : [])),
     );
-    return answers.flat();
+    return answers.flatMap((answer) => {
+      if (answer.status === 'rejected') throw answer.reason;
+      return answer.value;
+    });
   }
 
   /** @throws ServiceError when AWS said neither yes nor no. */

@@ -3,7 +3,9 @@ import { ConfigError, loadDotEnv, readConfig } from '../src/config/env.ts';
 import type { Secrets } from '../src/config/secrets.ts';
 import type { Config } from '../src/config/settings.ts';
 import { readArguments } from './cli/arguments.ts';
-import { buildService, onboardInDatabase } from './cli/onboard-database.ts';
+import { activatedText, activateOrder, activateOverHttp } from './cli/activate-role.ts';
+import type { Activated, ActivateOrder } from './cli/activate-role.ts';
+import { activateInDatabase, buildService, onboardInDatabase } from './cli/onboard-database.ts';
 import { flagProblems, ONBOARD_OPTIONS, orderOf, secretProblems } from './cli/onboard-order.ts';
 import type { GivenSecrets, OnboardFlags } from './cli/onboard-order.ts';
 import { howToFindOut, humanText, jsonLine } from './cli/onboard-result.ts';
@@ -13,6 +15,7 @@ import { onboardOverHttp, urlProblems } from './cli/onboard-service.ts';
 import { holdSignals, print, run, UsageError } from './cli/run.ts';
 
 const HELP = `Usage: npm run onboard -- --merchant ID --name TEXT --region REGION [options]
+       npm run onboard -- --merchant ID --credential ID --activate ROLE_ARN [--url URL]
 
 Creates a merchant, its first API key and its first AWS credential: all of it or nothing. Prints the ids, and the API key's token this
 one time. AWS is asked whether the credential works before anything is written.
@@ -26,7 +29,10 @@ The merchant
 
 Its credential, which becomes its default
   --region REGION            where it is used, such as us-east-1
-  --kind KIND                access-key (default) or bedrock-api-key
+  --kind KIND                access-key (default), bedrock-api-key or assume-role: the best of the three, because nothing secret is stored.
+                             It prints the trust policy that your role needs; make the role, then:
+  --activate ROLE_ARN        proves the role of --credential ID and makes it the merchant's default
+  --models A,B               with assume-role: models that the printed policy is to allow (default: all of the region)
   --credential-name TEXT     (default: main)
   --no-credential            creates none
 
@@ -43,10 +49,11 @@ Secrets are never arguments. They are asked for without echo, or read as one JSO
   --secrets-stdin            from stdin
   --secrets-fd N             from file descriptor N (npm passes on stdin only: use node --import tsx scripts/onboard.ts)
   {"operatorToken": "mbo_...", "awsAccessKeyId": "AKIA...", "awsSecretAccessKey": "...", "awsSessionToken": "..."}
-  or, with --kind bedrock-api-key, {"operatorToken": "mbo_...", "bedrockApiKey": "..."}; operatorToken with --url only
+  or, with --kind bedrock-api-key, {"operatorToken": "mbo_...", "bedrockApiKey": "..."}; operatorToken with --url only;
+  with --activate and --url {"merchantToken": "mbk_..."}
 
 Output
-  --json                     one line: {"merchantId", "apiKeyId", "token", "expiresAt", "credentialId"}
+  --json                     one line: {"merchantId", "apiKeyId", "token", "expiresAt", "credentialId"}, and "role" with assume-role
   --help, -h                 prints this
 
 Examples
@@ -74,6 +81,10 @@ async function main(): Promise<void> {
   }
   // A flag that was refused is not missing as well.
   const refused = new Set(problems.map((problem) => problem.split(' ')[0]));
+  if (flags.activate !== undefined && refused.size === 0) {
+    await activate(flags, flags.activate);
+    return;
+  }
   const target = refused.has('--url') ? { problems: [] } : readTarget(flags);
   const { source, problems: sourceProblems } = sourceOf(flags, process.stdin.isTTY);
   const given = await readGiven(source);
@@ -88,9 +99,42 @@ async function main(): Promise<void> {
   const { onboarded, baseUrl } = await onboard(flags, target, secrets);
   const { merchantId, apiKey } = onboarded;
   await print(
-    flags.json === true ? jsonLine(onboarded) : humanText(onboarded, baseUrl),
+    flags.json === true ? jsonLine(onboarded) : humanText(onboarded, baseUrl, whereOf(flags)),
     `${merchantId} is onboarded, but the token of its API key ${apiKey.id} is lost.`,
   );
+}
+
+/** How the same service is reached by the next command. */
+function whereOf({ url }: OnboardFlags): string {
+  return url === undefined ? '' : ` --url ${new URL(url).origin}`;
+}
+
+/** read or ask for the token -> prove the role -> print */
+async function activate(flags: OnboardFlags, roleArn: string): Promise<void> {
+  const target = readTarget(flags);
+  const { source, problems: sourceProblems } = sourceOf(flags, process.stdin.isTTY);
+  const given = await readGiven(source);
+  const { order, problems } = activateOrder(flags, roleArn);
+  problems.push(...target.problems, ...sourceProblems, ...given.problems);
+  if (typeof source === 'object' && given.problems.length === 0)
+    problems.push(...secretProblems(flags, given.secrets));
+  if (order === undefined || problems.length > 0) throw new UsageError(problems);
+  const secrets =
+    source === 'terminal' ? await askForSecrets(flags, process.stdin, process.stderr) : given.secrets;
+  const activated = await proveRole(flags, target, order, secrets);
+  await print(activatedText(order, activated, flags.json === true), 'The role is active all the same.');
+}
+
+async function proveRole(
+  flags: OnboardFlags,
+  { configuration }: Target,
+  order: ActivateOrder,
+  { merchantToken = '' }: GivenSecrets,
+): Promise<Activated> {
+  if (configuration === undefined)
+    return activateOverHttp(order, { origin: new URL(flags.url ?? '').origin, merchantToken });
+  await using service = await buildService(configuration.config, configuration.secrets);
+  return await activateInDatabase(service, order);
 }
 
 interface Target {

@@ -10,10 +10,12 @@ import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
 import { buildLedger, buildWebhooks } from './container/ledger.ts';
 import { buildReconciler } from './container/reconciler.ts';
-import { systemClock } from './domain/clock.ts';
+import { monotonicClock, systemClock } from './domain/clock.ts';
 import { Closing } from './gateway/closing.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
 import { Onboarding } from './gateway/onboarding.ts';
+import { RoleKits } from './gateway/role-kits.ts';
+import { rolePolicyFor } from './gateway/role-policy.ts';
 import { Sharpening } from './gateway/sharpen.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -34,14 +36,14 @@ import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
 import { Service } from './service.ts';
 
 /** What tests replace. Everything else is always the real thing. */
-export type Overrides = Partial<Pick<Base, 'clock' | 'logger'>>;
+export type Overrides = Partial<Pick<Base, 'clock' | 'monotonic' | 'logger'>>;
 
 /**
  * Every `new` of the system, in the order of who needs whom; container/ has the rooms with more than a few.
  * @throws Error when the database cannot be reached, is not migrated, or the login may do more than it should.
  */
 export async function build(config: Config, secrets: Secrets, overrides: Overrides = {}): Promise<Service> {
-  const { clock = systemClock, logger = newLogger(config.logLevel) } = overrides;
+  const { clock = systemClock, monotonic = monotonicClock, logger = newLogger(config.logLevel) } = overrides;
   const database = new Database({
     url: secrets.databaseUrl,
     connectionsMax: config.databaseConnectionsMax,
@@ -52,7 +54,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
   });
   try {
     await assertSafeLogin(database);
-    return await assemble(config, secrets, { clock, logger, database });
+    return await assemble(config, secrets, { clock, monotonic, logger, database });
   } catch (error) {
     await database[Symbol.asyncDispose]();
     throw error;
@@ -91,6 +93,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     priceStore: new PriceStore(database),
     ...calls,
     ...credentials,
+    roleKits: new RoleKits(credentials.roles, rolePolicyFor),
     unknown,
     usage: new UsageStore(database),
     usageVerify: new UsageVerifyStore(database),

@@ -3,11 +3,13 @@ import { userInfo } from 'node:os';
 import type { Secrets } from '../../src/config/secrets.ts';
 import type { Config } from '../../src/config/settings.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
-import { toOnboardingRequest } from '../../src/http/handlers/ops/create-merchant.ts';
+import { onboardMerchant } from '../../src/http/handlers/ops/create-merchant.ts';
 import { newLogger } from '../../src/observability/logger.ts';
 import type { Service } from '../../src/service.ts';
+import { notActivated } from './activate-role.ts';
+import type { Activated, ActivateOrder } from './activate-role.ts';
 import type { Order } from './onboard-order.ts';
-import { refusedBy } from './onboard-result.ts';
+import { onboardedReply, refusedBy } from './onboard-result.ts';
 import type { Onboarded } from './onboard-result.ts';
 import { Failure } from './run.ts';
 
@@ -37,8 +39,12 @@ export async function onboardInDatabase(
 ): Promise<Onboarded> {
   const actor = { subject: `cli:${userName()}`, requestId: randomUUID() };
   try {
-    const onboarded = await service.services.onboarding.onboard(actor, toOnboardingRequest(order));
-    return { ...onboarded, credentialId: onboarded.credentialId ?? null };
+    const { role, ...onboarded } = await onboardMerchant(service.services, actor, order);
+    return {
+      ...onboarded,
+      credentialId: onboarded.credentialId ?? null,
+      role: onboardedReply.shape.role.parse(role),
+    };
   } catch (error) {
     const { code, detail, options } =
       error instanceof ServiceError
@@ -47,6 +53,30 @@ export async function onboardInDatabase(
     const { requestId } = actor;
     const { problems } = options;
     throw refusedBy({ code, detail, requestId, ...(problems && { problems: [...problems] }) }, order.id);
+  }
+}
+
+/**
+ * Activates a role with the rooms of the service itself, as its route does.
+ * @throws Failure
+ */
+export async function activateInDatabase(
+  { services }: Pick<Service, 'services'>,
+  { merchantId, credentialId, roleArn }: ActivateOrder,
+): Promise<Activated> {
+  const actor = { subject: `cli:${userName()}`, requestId: randomUUID() };
+  try {
+    const role = { roleArn, makeDefault: true };
+    const { state, accountId = '' } = await services.roles.activate(actor, merchantId, credentialId, role);
+    return { state, accountId };
+  } catch (error) {
+    const { code, detail, options } =
+      error instanceof ServiceError
+        ? error
+        : new ServiceError('internal', 'Something failed that should not.', { cause: error });
+    const { problems, extra } = options;
+    const { requestId } = actor;
+    throw notActivated({ code, detail, requestId, ...(problems && { problems: [...problems] }), ...extra });
   }
 }
 

@@ -11,6 +11,9 @@ export const ONBOARD_OPTIONS = {
   region: { type: 'string' },
   'credential-name': { type: 'string' },
   kind: { type: 'string' },
+  models: { type: 'string' },
+  activate: { type: 'string' },
+  credential: { type: 'string' },
   'no-credential': { type: 'boolean' },
   'allow-direct': { type: 'boolean' },
   'allow-service-defaults': { type: 'boolean' },
@@ -32,6 +35,7 @@ export const SECRET_NAMES = [
   'awsSecretAccessKey',
   'awsSessionToken',
   'bedrockApiKey',
+  'merchantToken',
 ] as const;
 export type SecretName = (typeof SECRET_NAMES)[number];
 export type GivenSecrets = Partial<Record<SecretName, string>>;
@@ -49,6 +53,7 @@ const FIELDS: Readonly<Record<string, { from: string; rule?: string }>> = {
   'apiKey.expiresInDays': { from: '--expires-in-days', rule: 'must be a whole number from 1 to 365' },
   'credential.name': { from: '--credential-name', rule: 'must be 1 to 200 characters' },
   'credential.region': { from: '--region' },
+  'credential.models': { from: '--models', rule: 'must name 1 to 50 models' },
 };
 /** Stand in for secrets that are not there yet, so that everything else can be checked before they are asked for. */
 const NOT_YET = {
@@ -56,7 +61,7 @@ const NOT_YET = {
   awsSecretAccessKey: 'x'.repeat(40),
   bedrockApiKey: 'x'.repeat(20),
 };
-const OF_CREDENTIAL = ['region', 'credential-name', 'kind'] as const;
+const OF_CREDENTIAL = ['region', 'credential-name', 'kind', 'models'] as const;
 
 /** What is wrong with the flags, each problem named after its flag. */
 export function flagProblems(flags: OnboardFlags): string[] {
@@ -68,6 +73,9 @@ export function flagProblems(flags: OnboardFlags): string[] {
       if (flags[flag] !== undefined) problems.push(`--${flag} does not go with --no-credential`);
   } else if (flags.region === undefined)
     problems.push('--region is missing: where the credential is used (or give --no-credential)');
+  if (flags.models !== undefined && kindOf(flags) !== 'assume-role')
+    problems.push('--models goes with --kind assume-role');
+  if (flags.credential !== undefined) problems.push('--credential goes with --activate');
   if (!isKind(kindOf(flags))) problems.push(`--kind must be ${CREDENTIAL_KINDS.join(' or ')}`);
   const kind = isKind(kindOf(flags)) ? kindOf(flags) : 'access-key';
   const missing = new Set(problems.map((problem) => problem.split(' ')[0]));
@@ -79,8 +87,10 @@ export function flagProblems(flags: OnboardFlags): string[] {
 
 /** The secrets that these flags call for, and those that may come besides. */
 export function secretsWanted(flags: OnboardFlags): { required: SecretName[]; optional: SecretName[] } {
+  if (flags.activate !== undefined)
+    return { required: flags.url === undefined ? [] : ['merchantToken'], optional: [] };
   const required: SecretName[] = flags.url === undefined ? [] : ['operatorToken'];
-  if (flags['no-credential'] === true) return { required, optional: [] };
+  if (flags['no-credential'] === true || kindOf(flags) === 'assume-role') return { required, optional: [] };
   if (kindOf(flags) === 'bedrock-api-key') return { required: [...required, 'bedrockApiKey'], optional: [] };
   return { required: [...required, 'awsAccessKeyId', 'awsSecretAccessKey'], optional: ['awsSessionToken'] };
 }
@@ -112,6 +122,10 @@ function pairProblems({ awsAccessKeyId = '', awsSessionToken }: GivenSecrets): s
 
 /** What is wrong with one secret by its form alone; undefined when nothing is. */
 export function secretProblem(name: SecretName, value: string): string | undefined {
+  if (name === 'merchantToken')
+    return parseToken(value)?.kind === 'merchant'
+      ? undefined
+      : "must be a token of the merchant's, whole: it begins with mbk_";
   if (name === 'operatorToken')
     return parseToken(value)?.kind === 'operator'
       ? undefined
@@ -128,6 +142,8 @@ export function orderOf(flags: OnboardFlags, secrets: GivenSecrets): Order {
 }
 
 function strayReason(name: SecretName, flags: OnboardFlags): string {
+  if (flags.activate !== undefined) return 'does not go with --activate';
+  if (name === 'merchantToken') return 'goes with --activate and --url';
   if (name === 'operatorToken')
     return 'goes with --url; without it, the database of the configuration is written directly';
   return flags['no-credential'] === true
@@ -162,7 +178,14 @@ function bodyOf(flags: OnboardFlags, secrets: GivenSecrets): unknown {
 
 function credentialOf(flags: OnboardFlags, secrets: GivenSecrets): unknown {
   const { awsAccessKeyId, awsSecretAccessKey, awsSessionToken, bedrockApiKey } = secrets;
-  const common = { name: flags['credential-name'] ?? 'main', region: flags.region, makeDefault: true };
+  const named = { name: flags['credential-name'] ?? 'main', region: flags.region };
+  if (kindOf(flags) === 'assume-role')
+    return {
+      kind: 'assume-role',
+      ...named,
+      ...(flags.models !== undefined && { models: listOf(flags.models) }),
+    };
+  const common = { ...named, makeDefault: true };
   if (kindOf(flags) === 'bedrock-api-key') return { kind: 'bedrock-api-key', bedrockApiKey, ...common };
   return {
     kind: 'access-key',

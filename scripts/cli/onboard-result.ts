@@ -12,6 +12,15 @@ export const onboardedReply = z.object({
     expiresAt: z.iso.datetime(),
   }),
   credentialId: z.string().regex(CREDENTIAL_ID_PATTERN).nullable(),
+  /** Of a role: how to make it. The texts of the files are not taken: these are the same as data. */
+  role: z
+    .object({
+      externalId: z.string().regex(/^[\w+=,.@:/-]{2,1224}$/),
+      servicePrincipalArn: z.string().regex(/^arn:aws:iam::\d{12}:[\x21-\x7e]{1,600}$/),
+      trustPolicy: z.looseObject({}),
+      permissionPolicy: z.looseObject({}),
+    })
+    .optional(),
 });
 export type Onboarded = z.output<typeof onboardedReply>;
 
@@ -56,8 +65,8 @@ export function howToFindOut(merchantId: string): string {
   );
 }
 
-/** For people. */
-export function humanText(onboarded: Onboarded, baseUrl: string): string {
+/** For people. @param where how to reach the same service again, e.g. ` --url https://…` */
+export function humanText(onboarded: Onboarded, baseUrl: string, where = ''): string {
   const { merchantId, apiKey, credentialId } = onboarded;
   return `${merchantId} is onboarded.
 
@@ -69,12 +78,42 @@ export function humanText(onboarded: Onboarded, baseUrl: string): string {
 That is the token. Keep it: it is not shown again. To see that it works, put it into TOKEN and run
 
   curl -sS -H "Authorization: Bearer $TOKEN" ${baseUrl}/api/merchants/${merchantId}/bedrock/credentials
+${roleText(onboarded, baseUrl, where)}`;
+}
+
+/** What is left to do where the credential is a role. */
+function roleText({ merchantId, credentialId, role }: Onboarded, baseUrl: string, where: string): string {
+  if (role === undefined) return '';
+  return `
+The role is yours to make. It must trust this service, with this ExternalId and no other:
+
+${document(role.trustPolicy)}
+
+and allow at least:
+
+${document(role.permissionPolicy)}
+
+The same as Terraform and CloudFormation:
+
+  curl -sS -H "Authorization: Bearer $TOKEN" '${baseUrl}/api/merchants/${merchantId}/bedrock/credentials/${credentialId ?? ''}/policies?format=terraform'
+
+Until it is proven, nothing is signed with it. When it is there:
+
+  npm run onboard --${where} --merchant ${merchantId} --credential ${credentialId ?? ''} --activate <ARN of the role>
 `;
+}
+
+/** JSON in plain ASCII: it came from elsewhere, and goes to a terminal. */
+function document(policy: object): string {
+  return JSON.stringify(policy, undefined, 2).replace(
+    /[^\x20-\x7e\n]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
 }
 
 /** For programs: one line. */
 export function jsonLine(onboarded: Onboarded): string {
-  const { merchantId, apiKey, credentialId } = onboarded;
+  const { merchantId, apiKey, credentialId, role } = onboarded;
   const { id: apiKeyId, token, expiresAt } = apiKey;
-  return `${JSON.stringify({ merchantId, apiKeyId, token, expiresAt, credentialId })}\n`;
+  return `${JSON.stringify({ merchantId, apiKeyId, token, expiresAt, credentialId, role })}\n`;
 }

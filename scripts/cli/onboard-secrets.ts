@@ -10,6 +10,7 @@ const LABELS: Readonly<Record<SecretName, string>> = {
   awsSecretAccessKey: 'AWS secret access key (not shown)',
   awsSessionToken: 'AWS session token (not shown)',
   bedrockApiKey: 'Bedrock API key (not shown)',
+  merchantToken: "Merchant's token (not shown)",
 };
 
 /** Where the secrets come from: a file descriptor (0 is stdin), a person at a terminal, or nowhere because none is needed. */

@@ -5,7 +5,7 @@ import { Failure, nameOf } from './run.ts';
 
 /** Longer than the service takes at its worst: three calls of AWS, each tried three times for 5 s. */
 export const ONBOARD_TIMEOUT_MS = 60_000;
-const ANSWER_BYTES_MAX = 64 * 1024;
+const ANSWER_BYTES_MAX = 512 * 1024;
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
 /** Errors from before the first byte of a request: nothing was sent. All others leave it open. */
@@ -110,7 +110,7 @@ async function send(order: Order, delivery: Delivery): Promise<{ status: number;
 }
 
 /** At most ANSWER_BYTES_MAX; what comes after that cannot be an answer of ours. */
-async function readText(response: Response): Promise<string> {
+export async function readText(response: Response): Promise<string> {
   const chunks: Uint8Array[] = [];
   let total = 0;
   for await (const chunk of (response.body ?? []) as AsyncIterable<Uint8Array>) {
@@ -121,7 +121,7 @@ async function readText(response: Response): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-function parse(text: string): unknown {
+export function parse(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch {
@@ -130,14 +130,14 @@ function parse(text: string): unknown {
 }
 
 /** fetch wraps the reason as `cause`, sometimes as a list with one code. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   const { cause } = (error ?? {}) as { cause?: unknown };
   return nameOf(cause ?? error);
 }
 
 /** A service that sends secrets back in its answer must not get them onto the screen. */
 function secretsOf({ credential }: Order, { operatorToken }: Delivery): string[] {
-  if (credential === undefined) return [operatorToken];
+  if (credential === undefined || credential.kind === 'assume-role') return [operatorToken];
   if (credential.kind === 'bedrock-api-key') return [operatorToken, credential.bedrockApiKey];
   const { awsSecretAccessKey, awsSessionToken } = credential;
   return [operatorToken, awsSecretAccessKey, ...(awsSessionToken === undefined ? [] : [awsSessionToken])];

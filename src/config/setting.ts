@@ -36,6 +36,13 @@ export const region = z.enum(
   'must be a region where Bedrock has an endpoint, such as us-east-1',
 );
 
+export const principalArn = z
+  .string()
+  .regex(
+    /^arn:aws:iam::\d{12}:(role|user)\/[\x21-\x7e]{1,576}$/,
+    'must be the ARN of a role or user, not of a session',
+  );
+
 export function integer(min: number, max: number): z.ZodType<number, string> {
   const message = `must be a whole number from ${String(min)} to ${String(max)}`;
   return z

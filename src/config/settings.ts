@@ -3,7 +3,18 @@ import { BEDROCK_REGIONS } from '../domain/region.ts';
 import { AUDIT_SETTINGS } from './audit-settings.ts';
 import { CAPACITY_SETTINGS } from './capacity-settings.ts';
 import { ENDPOINT_SETTINGS } from './endpoint-settings.ts';
-import { flag, integer, list, network, optional, region, setting, text, url } from './setting.ts';
+import {
+  flag,
+  integer,
+  list,
+  network,
+  optional,
+  principalArn,
+  region,
+  setting,
+  text,
+  url,
+} from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
 /** Every setting that is not a secret. The order is that of .env.example, which a test holds equal. */
@@ -77,6 +88,11 @@ export const SETTINGS = {
   ),
   ...AUDIT_SETTINGS,
   ...ENDPOINT_SETTINGS,
+  servicePrincipalArn: optional(
+    'SERVICE_PRINCIPAL_ARN',
+    "ARN of this service's own role or user, as merchants' trust policies name it. Unset: AWS is asked; needed where the role has a path.",
+    principalArn,
+  ),
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',
     'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',

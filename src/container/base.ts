@@ -5,6 +5,8 @@ import type { Database } from '../persistence/database.ts';
 /** What everything else is built on. */
 export interface Base {
   clock: Clock;
+  /** For spans: nobody sets it. */
+  monotonic: Clock;
   logger: Logger;
   database: Database;
 }

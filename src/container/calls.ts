@@ -19,7 +19,7 @@ const STEP_MS = 10_000;
 
 type Parts = PaidCallParts &
   Pick<PermissionTestParts, 'identity'> &
-  Pick<EnvironmentTestParts, 'audit' | 'vault'> & { models: BedrockModels };
+  Pick<EnvironmentTestParts, 'audit' | 'roleSessions' | 'vault'> & { models: BedrockModels };
 
 /** The way of paid calls, and what tells a merchant how far along that way it gets. */
 export function buildCalls(config: Config, base: Base, parts: Parts) {

@@ -1,80 +1,50 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
-import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
-import { LeftoverStore } from '../credentials/leftover-store.ts';
 import { Leftovers } from '../credentials/leftovers.ts';
-import { FreezeStore } from '../credentials/freeze-store.ts';
-import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
-import { OpenedCache } from '../credentials/opened-cache.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
+import { RoleActivation } from '../credentials/role-activation.ts';
 import { Sessions } from '../credentials/sessions.ts';
-import { AwsSecretVault } from '../credentials/vault-aws.ts';
 import { Vault } from '../credentials/vault.ts';
-import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
+import { buildRoles } from './roles.ts';
+import { buildVaultParts } from './vault-parts.ts';
 
-/** With which keys: the vault, sessions, and the one choice between them. */
-export function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
-  const {
-    endpointSts: sts,
-    endpointBedrock: bedrock,
-    endpointKms: kms,
-    endpointSecretsManager: secretsManager,
-  } = config;
-  const identity = new AwsIdentityCheck({
-    regions: config.enabledRegions,
-    endpoints: { ...(sts && { sts }), ...(bedrock && { bedrock }) },
-    privateNames: config.privateEndpoints,
-    requestTimeoutMs: config.vaultTimeoutMs,
-  });
-  const sealed = new AwsSecretVault({
-    region: config.awsRegion,
-    environment: config.deployment,
-    kmsKeyId: config.vaultKmsKeyId,
-    endpoints: { ...(kms && { kms }), ...(secretsManager && { secretsManager }) },
-    privateNames: config.privateEndpoints,
-    requestTimeoutMs: config.vaultTimeoutMs,
-    ...(secrets.serviceCredential && { serviceCredentials: secrets.serviceCredential }),
-  });
-  const opened = new OpenedCache({
-    clock,
-    max: config.openedCredentialsMax,
-    ttlMs: config.openedCredentialsTtlMs,
-    staleMs: config.openedCredentialsStaleMs,
-  });
-  const leftoverStore = new LeftoverStore(database);
-  const onLeftover = (secretName: string, cause: unknown) => {
-    logger.warn('ciphertext left behind in Secrets Manager', { secretName, ...errorFields(cause) });
-  };
-  const vault = new Vault({
-    store: new CredentialStore(database, { rotationDays: config.credentialRotationDays }),
-    leftovers: leftoverStore,
-    freezer: new FreezeStore(database),
-    secrets: sealed,
-    identity,
-    opened,
-    clock,
-    onLeftover,
+/** With which keys: the vault, roles, sessions, and the one choice between them. */
+export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
+  const { clock } = base;
+  const { enabledRegions: regions } = config;
+  const parts = buildVaultParts(config, secrets, base);
+  const { identity, opened } = parts;
+  const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, identity);
+  const vault = new Vault({ ...parts, roleSessions, roleProof });
+  const roles = new RoleActivation({
+    ...parts,
+    roleStore,
+    proof: roleProof,
+    assumer,
+    regions,
+    forget: vault.forget.bind(vault),
   });
   const leftovers = new Leftovers({
-    store: leftoverStore,
-    secrets: sealed,
+    ...parts,
+    store: parts.leftovers,
     afterMs: config.leftoverSecretsAfterMs,
-    onLeftover,
   });
   const { sessionKey: key, sessionKeyPrevious: previous } = secrets;
   const sessions = new Sessions({ key, ...(previous && { previousKeys: [previous] }), clock });
   const resolver = new CredentialResolver({
     vault,
     sessions,
+    roleSessions,
     identity,
     clock,
-    regions: config.enabledRegions,
+    regions,
     ...serviceDefaultOf(config, secrets),
   });
-  const iamKeys = buildIamKeys(config, { clock });
-  return { iamKeys, vault, sessions, resolver, identity, leftovers, closers: [resolver, opened, sealed] };
+  const closers = [resolver, roleSessions, assumer, opened, parts.secrets];
+  const iamKeys = buildIamKeys(config, base);
+  return { iamKeys, vault, roles, roleSessions, sessions, resolver, identity, leftovers, closers };
 }
 
 /** The access keys of merchants' own IAM users. */

@@ -14,7 +14,7 @@ const LOG_BYTES_MAX = 1_000_000_000;
 export function buildReconciler(
   { endpointCloudWatchLogs, endpointS3, privateEndpoints: privateNames }: Config,
   { database, logger }: Base,
-  parts: Pick<ReconcilerParts, 'ledger' | 'merchants' | 'vault'>,
+  parts: Pick<ReconcilerParts, 'ledger' | 'merchants' | 'roleSessions' | 'vault'>,
 ) {
   const unknown = new UnknownStore(database);
   const logGroup = new LogGroup({ ...LOG_LIMITS, privateNames, endpoint: endpointCloudWatchLogs });

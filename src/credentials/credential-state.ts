@@ -4,11 +4,24 @@ import { ServiceError } from '../domain/errors.ts';
 const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
   pending: 'This credential waits for its proof. Activate it first.',
   unsafe:
-    'This credential failed its proof and is not used. Mend what GET /credentials/:cid names, and activate it again.',
+    'This credential failed its proof and is not used. POST /credentials/:cid/activate says what to mend, and proves it again.',
   frozen: 'This credential is frozen. Thaw it, or name another one.',
 };
 
 /** @throws ServiceError credential.not_usable */
 export function assertActive(state: CredentialState): void {
   if (state !== 'active') throw new ServiceError('credential.not_usable', NOT_ACTIVE[state]);
+}
+
+/** For a role other than the one that was proven. */
+export function otherRolePinned(): ServiceError {
+  return new ServiceError(
+    'credential.not_usable',
+    'This credential was activated for another role, which cannot be changed any more. Store a new credential for this role, and delete this one.',
+  );
+}
+
+/** For a proof that would thaw what somebody stopped. */
+export function stillFrozen(): ServiceError {
+  return new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.');
 }

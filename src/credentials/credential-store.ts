@@ -17,7 +17,7 @@ const DAY_MS = 86_400_000;
 /** A role holds no key that could grow old. */
 const HOLDS_KEY: ReadonlySet<string> = new Set(['access-key', 'bedrock-api-key'] satisfies CredentialKind[]);
 
-/** A sealed credential on its way into the database, as version 1. */
+/** A credential on its way into the database: sealed as version 1, or a role that waits for its proof and has none yet. */
 export interface NewCredential {
   id: CredentialId;
   name: string;
@@ -26,7 +26,8 @@ export interface NewCredential {
   accountId: string | undefined;
   principalArn: string | undefined;
   keyHint: string;
-  sealed: SealedVersion;
+  externalId: string | undefined;
+  sealed: SealedVersion | undefined;
 }
 
 /**
@@ -50,7 +51,8 @@ export class CredentialStore {
   /** Not the default yet, whatever it is going to be: see `setDefault`. */
   async insert(merchantId: MerchantId, tx: CredentialTx, actor: Actor, added: NewCredential): Promise<void> {
     const { id, name, kind, region, keyHint, sealed } = added;
-    const body = { kind, region, keyHint, accountId: added.accountId ?? null, version: 1 };
+    const version = sealed === undefined ? 0 : 1;
+    const body = { kind, region, keyHint, accountId: added.accountId ?? null, version };
     await appendAudit(tx, merchantId, entry(actor, 'credential.created', id, body));
     await tx.credential.create({
       data: {
@@ -62,15 +64,18 @@ export class CredentialStore {
         keyHint,
         accountId: added.accountId ?? null,
         principalArn: added.principalArn ?? null,
-        currentVersion: 1,
+        externalId: added.externalId ?? null,
+        state: sealed === undefined ? 'pending' : 'active',
+        currentVersion: version,
         createdBy: actor.subject,
       },
       select: { id: true },
     });
+    if (sealed === undefined) return;
     const { kmsKeyArn, secretName, secretVersionId } = sealed;
     await claimSecret(tx, secretName);
     const wrappedKey = Uint8Array.from(sealed.wrappedKey);
-    const place = { merchantId, credentialId: id, version: 1 };
+    const place = { merchantId, credentialId: id, version };
     await tx.credentialVersion.create({
       data: { ...place, state: 'current', wrappedKey, kmsKeyArn, secretName, secretVersionId },
       select: { version: true },
@@ -272,6 +277,7 @@ function toStored(row: Row, defaultId: string | null): Omit<StoredCredential, 'r
     region: row.region,
     accountId: row.accountId ?? undefined,
     principalArn: row.principalArn ?? undefined,
+    externalId: row.externalId ?? undefined,
     keyHint: row.keyHint,
     version: row.currentVersion,
     isDefault: row.id === defaultId,

@@ -1,4 +1,4 @@
-import type { CredentialKind } from '../domain/credential.ts';
+import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { AwsFailure } from './aws-failure.ts';
 
@@ -48,7 +48,7 @@ const API_KEY_ADVICE: Readonly<Record<Refusal, string>> = {
 };
 
 /** @returns credential.refused_by_aws with the kind of refusal, as `extra.refusal`, and its remedy. */
-export function refusalOf(failure: AwsFailure, kind: CredentialKind): ServiceError {
+export function refusalOf(failure: AwsFailure, kind: AwsCredential['kind']): ServiceError {
   const refusal = REFUSALS[failure.name] ?? 'denied';
   const advice = kind === 'access-key' ? ACCESS_KEY_ADVICE : API_KEY_ADVICE;
   return new ServiceError('credential.refused_by_aws', advice[refusal], {

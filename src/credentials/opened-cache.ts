@@ -1,5 +1,5 @@
 import type { Clock } from '../domain/clock.ts';
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import { VaultRefusal, VaultSilence } from './secret-vault.ts';
@@ -26,7 +26,7 @@ const PAUSE_MS = 5_000;
 /** How to get a credential that is not in memory. */
 export interface Opening {
   /** Asks the vault. */
-  open: () => Promise<AwsCredential>;
+  open: () => Promise<StoredMaterial>;
   /** Records the use of a stale copy. @throws when its version is not the current one any more, or nobody can say. */
   recordStaleUse: () => Promise<void>;
 }
@@ -36,7 +36,7 @@ export interface Opening {
  * (resolve.ts asks, admission asks again), so nothing here outlives a revocation or a rotation.
  */
 export class OpenedCache implements Disposable {
-  readonly #cache: SingleFlightCache<AwsCredential>;
+  readonly #cache: SingleFlightCache<StoredMaterial>;
   readonly #copies: StaleCopies;
   readonly #patienceMs: number;
 
@@ -49,7 +49,7 @@ export class OpenedCache implements Disposable {
   }
 
   /** @throws what `opening` throws. A vault that does not answer is no error as long as there is a copy that may be used. */
-  async get(place: SecretPlace, opening: Opening): Promise<AwsCredential> {
+  async get(place: SecretPlace, opening: Opening): Promise<StoredMaterial> {
     const name = `${prefixOf(place.merchantId, place.credentialId)}${String(place.version)}`;
     const held = this.#cache.held(name);
     if (held !== undefined) return held;
@@ -75,9 +75,9 @@ export class OpenedCache implements Disposable {
     else this.evict(place.merchantId, place.credentialId);
   }
 
-  /** Forgets all versions of a credential. */
-  evict(merchantId: MerchantId, credentialId: CredentialId): void {
-    this.#evict(prefixOf(merchantId, credentialId));
+  /** Forgets all versions of a credential, or all credentials of a merchant. */
+  evict(merchantId: MerchantId, credentialId?: CredentialId): void {
+    this.#evict(credentialId === undefined ? `${merchantId}/` : prefixOf(merchantId, credentialId));
   }
 
   [Symbol.dispose](): void {
@@ -85,7 +85,7 @@ export class OpenedCache implements Disposable {
     this.#copies[Symbol.dispose]();
   }
 
-  #load(name: string, { open }: Opening): Promise<AwsCredential> {
+  #load(name: string, { open }: Opening): Promise<StoredMaterial> {
     return this.#cache.get(name, async () => {
       const credential = await open();
       this.#copies.keep(name, credential);

@@ -11,7 +11,8 @@ export interface CredentialInput {
   /** The merchant's own words, shown back. */
   name: string;
   region: string;
-  material: AwsCredential;
+  /** A role is named when it is activated, because it cannot be made before its ExternalId is known. */
+  material: AwsCredential | { kind: 'assume-role' };
   /** Use it from now on where a request names no credential. */
   makeDefault: boolean;
 }
@@ -23,7 +24,7 @@ interface PreparedParts {
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 
-/** A credential that is sealed and waits for its row. Until `commit` is committed, nothing can open it: its key is only here. */
+/** A credential that is sealed (or has nothing to seal yet) and waits for its row. Until `commit` is committed, nothing can open it: its key is only here. */
 export class PreparedCredential {
   readonly id: CredentialId;
   readonly accountId: string | undefined;
@@ -55,6 +56,7 @@ export class PreparedCredential {
    */
   async abandon(cause: unknown): Promise<void> {
     const { secrets, leftovers, onLeftover } = this.#parts;
+    if (this.#row.sealed === undefined) return;
     const { secretName } = this.#row.sealed;
     if (cause instanceof ServiceError && cause.code === 'ledger.unavailable') {
       onLeftover(secretName, cause);

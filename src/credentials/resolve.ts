@@ -10,6 +10,7 @@ import type { Secret } from '../domain/secret.ts';
 import type { IdentityCheck } from './identity.ts';
 import { KeyedHash } from './material.ts';
 import { regionFor } from './region-rule.ts';
+import type { RoleSessions } from './role-sessions.ts';
 import type { Sessions } from './sessions.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Vault } from './vault.ts';
@@ -17,6 +18,7 @@ import type { Vault } from './vault.ts';
 export interface ResolverParts {
   vault: Pick<Vault, 'current' | 'open'>;
   sessions: Pick<Sessions, 'open'>;
+  roleSessions: Pick<RoleSessions, 'signerOf'>;
   identity: IdentityCheck;
   clock: Clock;
   /** Regions of this deployment. */
@@ -66,8 +68,8 @@ export class CredentialResolver implements Disposable {
   /**
    * @throws ServiceError auth.source_not_allowed | region.not_allowed | credential.none_chosen | credential.not_found |
    * credential.not_usable | credential.unreadable | credential.refused_by_aws | session.invalid | service_defaults.not_configured |
-   * vault.unavailable | upstream.unreachable | ledger.unavailable
-   * Cost: stored: what Vault.current and Vault.open say; direct: one STS call a minute; session and service default: local.
+   * vault.unavailable | upstream.unreachable | upstream.throttled | ledger.unavailable
+   * Cost: stored: what Vault.current, Vault.open and RoleSessions.signerOf say; direct: one STS call a minute; session and service default: local.
    */
   async resolve(request: ResolveRequest): Promise<ResolvedCredential> {
     const { choice, merchant, principal } = request;
@@ -125,9 +127,11 @@ export class CredentialResolver implements Disposable {
     const current = await this.#parts.vault.current(merchant.id, credentialId, request.anew ?? false);
     const region = regionFor(requestedRegion ?? current.region, this.#parts.regions, merchant);
     const { version, accountId } = current;
-    const credential = await this.#parts.vault.open(actor, merchant.id, credentialId, version);
-    const poolKey = `${credentialId}:${String(version)}`;
-    return { source: 'stored', region, accountId, credential, poolKey, credentialId, version };
+    const { vault, roleSessions } = this.#parts;
+    const material = await vault.open(actor, merchant.id, credentialId, version);
+    const place = { merchantId: merchant.id, credentialId, version };
+    const signer = await roleSessions.signerOf(place, material, region);
+    return { source: 'stored', region, accountId, ...signer, credentialId, version };
   }
 
   async #service({ merchant, requestedRegion }: ResolveRequest): Promise<ResolvedCredential> {

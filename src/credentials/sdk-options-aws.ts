@@ -5,7 +5,7 @@ import { guardedLookup } from '../domain/address.ts';
 import type { Reach } from '../domain/address.ts';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
 
-/** Who signs: the keys given, or `workload`, the service's own identity from the SDK's default chain. Only the vault may say `workload`. */
+/** Who signs: the keys given, or `workload`, the service's own identity from the SDK's default chain. Only the vault and AssumeRole may say `workload`. */
 export type Signer = AwsCredential | 'workload';
 
 export interface ClientTarget {

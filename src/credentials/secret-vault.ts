@@ -1,4 +1,4 @@
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { ServiceErrorOptions } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -54,7 +54,7 @@ export interface SecretVault {
    */
   seal(
     place: SecretPlace,
-    credential: AwsCredential,
+    credential: StoredMaterial,
     announce: (secretName: string) => Promise<void>,
   ): Promise<SealedVersion>;
   /**
@@ -62,7 +62,7 @@ export interface SecretVault {
    * identity was refused).
    * Cost: one KMS call, one Secrets Manager call.
    */
-  open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential>;
+  open(place: SecretPlace, sealed: SealedVersion): Promise<StoredMaterial>;
   /**
    * Removes the ciphertext: `in-7-days` leaves AWS's recovery window, `now` is for what never came into use. Gone already is fine.
    * @throws ServiceError vault.unavailable

@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../domain/clock.ts';
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 
 export interface StaleCopiesOptions {
@@ -45,7 +45,7 @@ export class StaleCopies implements Disposable {
     return this.#copies.size;
   }
 
-  keep(name: string, credential: AwsCredential): void {
+  keep(name: string, credential: StoredMaterial): void {
     if (this.#options.keptMs === 0) return;
     const iv = randomBytes(12);
     const plaintext = encodeMaterial(credential);
@@ -57,7 +57,7 @@ export class StaleCopies implements Disposable {
   }
 
   /** Undefined when there is none, or it is past its time. */
-  open(name: string): AwsCredential | undefined {
+  open(name: string): StoredMaterial | undefined {
     const copy = this.#find(name);
     if (copy === undefined) return undefined;
     const decipher = createDecipheriv(ALGORITHM, this.#key, copy.iv, { authTagLength: 16 });

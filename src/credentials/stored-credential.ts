@@ -9,12 +9,15 @@ export interface StoredCredential {
   kind: CredentialKind;
   state: CredentialState;
   region: string;
-  /** Pinned when it was stored; undefined for Bedrock API keys, whose account AWS does not tell. */
+  /** Pinned when it was stored or activated; undefined for Bedrock API keys, whose account AWS does not tell. */
   accountId: string | undefined;
+  /** Whose keys they are, or the role. */
   principalArn: string | undefined;
-  /** `AKIA…WXYZ`, or `ABSK…#` and eight digits of the SHA-256 of a Bedrock API key. */
+  /** Of roles only: what the role's trust policy asks for. No secret. */
+  externalId: string | undefined;
+  /** `AKIA…WXYZ`, or `ABSK…#` and eight digits of the SHA-256 of a Bedrock API key, or account and name of a role. */
   keyHint: string;
-  /** The current version, from 1. */
+  /** The current version, from 1; 0 while a role was never activated. */
   version: number;
   /** Used where a request names no credential. */
   isDefault: boolean;

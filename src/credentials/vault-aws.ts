@@ -6,7 +6,7 @@ import {
   GetSecretValueCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
-import type { AccessKey, AwsCredential } from '../domain/credential.ts';
+import type { AccessKey, StoredMaterial } from '../domain/credential.ts';
 import { reachOf } from '../domain/address.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
@@ -63,7 +63,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
 
   async seal(
     place: SecretPlace,
-    credential: AwsCredential,
+    credential: StoredMaterial,
     announce: (secretName: string) => Promise<void>,
   ): Promise<SealedVersion> {
     const context = encryptionContextOf(this.#environment, place);
@@ -85,7 +85,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     }
   }
 
-  async open(place: SecretPlace, sealed: SealedVersion): Promise<AwsCredential> {
+  async open(place: SecretPlace, sealed: SealedVersion): Promise<StoredMaterial> {
     const context = encryptionContextOf(this.#environment, place);
     const [dataKey, envelope] = await both(this.#unwrap(sealed, context), this.#read(sealed));
     let plaintext: Buffer | undefined;

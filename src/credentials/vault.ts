@@ -1,6 +1,6 @@
 import type { Actor } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
-import type { AwsCredential, AwsIdentity } from '../domain/credential.ts';
+import type { AwsIdentity, StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { newCredentialId } from '../domain/ids.ts';
@@ -11,6 +11,9 @@ import type { LeftoverStore } from './leftover-store.ts';
 import { keyHint } from './material.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { OpenedCache } from './opened-cache.ts';
+import type { RoleProof } from './role-proof.ts';
+import type { RoleSessions } from './role-sessions.ts';
+import { newExternalId } from './role.ts';
 import { PreparedCredential } from './prepared-credential.ts';
 import type { CredentialInput } from './prepared-credential.ts';
 import type { SecretVault } from './secret-vault.ts';
@@ -23,6 +26,8 @@ export interface VaultParts {
   secrets: SecretVault;
   identity: IdentityCheck;
   opened: OpenedCache;
+  roleSessions: Pick<RoleSessions, 'evict'>;
+  roleProof: Pick<RoleProof, 'prove'>;
   clock: Clock;
   /** Told of ciphertexts that stay behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
   onLeftover: (secretName: string, cause: unknown) => void;
@@ -60,26 +65,28 @@ export class Vault {
    * Cost: one call each of STS (or Bedrock), KMS and Secrets Manager.
    */
   async prepare(merchantId: MerchantId, input: CredentialInput): Promise<PreparedCredential> {
-    const { store, leftovers, secrets, identity, onLeftover } = this.#parts;
-    const { accountId, arn } = await identity.checkCredential(input.material, input.region);
+    const { identity, leftovers, secrets } = this.#parts;
+    const { material, region } = input;
     const id = newCredentialId();
+    if (material.kind === 'assume-role') return this.#prepareRole(merchantId, id, input);
+    const { accountId, arn } = await identity.checkCredential(material, region);
     const place = { merchantId, credentialId: id, version: 1 };
-    const sealed = await secrets.seal(place, input.material, (secretName) =>
+    const sealed = await secrets.seal(place, material, (secretName) =>
       leftovers.announce({ merchantId, secretName }),
     );
-    const { kind } = input.material;
-    const { name, region, makeDefault } = input;
+    const { kind } = material;
     const row = {
       id,
-      name,
+      name: input.name,
       kind,
       region,
       accountId,
       principalArn: arn,
-      keyHint: keyHint(input.material),
+      keyHint: keyHint(material),
+      externalId: undefined,
       sealed,
     };
-    return new PreparedCredential(merchantId, row, makeDefault, { store, leftovers, secrets, onLeftover });
+    return new PreparedCredential(merchantId, row, input.makeDefault, this.#parts);
   }
 
   /**
@@ -144,7 +151,7 @@ export class Vault {
     merchantId: MerchantId,
     credentialId: CredentialId,
     version: number,
-  ): Promise<AwsCredential> {
+  ): Promise<StoredMaterial> {
     return this.#open(actor, merchantId, credentialId, version);
   }
 
@@ -155,7 +162,7 @@ export class Vault {
   async delete(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<void> {
     const { store } = this.#parts;
     const secretNames = await store.delete(merchantId, actor, credentialId);
-    this.#forget(merchantId, credentialId);
+    this.forget(merchantId, credentialId);
     await this.discard(secretNames);
   }
 
@@ -171,7 +178,7 @@ export class Vault {
   ): Promise<StoredCredential> {
     const { freezer, store } = this.#parts;
     await freezer.change(actor, merchantId, credentialId, change);
-    this.#forget(merchantId, credentialId);
+    this.forget(merchantId, credentialId);
     return store.get(merchantId, credentialId);
   }
 
@@ -183,6 +190,15 @@ export class Vault {
         onLeftover(secretName, error);
       });
     }
+  }
+
+  /** Forgets what this process remembers of a credential, or of all of a merchant's. What holds is read anew. */
+  forget(merchantId: MerchantId, credentialId?: CredentialId): void {
+    const { opened, roleSessions } = this.#parts;
+    opened.evict(merchantId, credentialId);
+    roleSessions.evict(merchantId, credentialId);
+    if (credentialId === undefined) this.#versions.evict(`${merchantId}/`);
+    else this.#versions.forget(`${merchantId}/${credentialId}`);
   }
 
   /**
@@ -200,7 +216,7 @@ export class Vault {
   }
 
   /**
-   * Opens a credential as a call would, cache left out, and asks AWS who it is. The outcome is recorded, good or bad.
+   * Opens a credential as a call would, cache left out, and asks AWS who it is; a role is proven again. The outcome is recorded, good or bad.
    * @throws ServiceError as `open` and `prepare`; credential.refused_by_aws also when it is of another account than the one it was stored for.
    */
   async test(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<PassedTest> {
@@ -209,6 +225,8 @@ export class Vault {
     const identity = await this.#askAws(actor, merchantId, stored).catch(async (error: unknown) => {
       const failed = failedTest(error);
       if (failed !== undefined) await store.markTested(merchantId, actor, credentialId, failed);
+      // It may have become unsafe.
+      this.forget(merchantId, credentialId);
       throw error;
     });
     await store.markTested(merchantId, actor, credentialId, { result: 'ok', outcome: 'allowed' });
@@ -217,8 +235,12 @@ export class Vault {
 
   /** @throws ServiceError credential.refused_by_aws for another account: it would get the merchant's prompts, and pay its bills. */
   async #askAws(actor: Actor, merchantId: MerchantId, stored: StoredCredential): Promise<AwsIdentity> {
-    const credential = await this.#open(actor, merchantId, stored.id, stored.version);
-    const found = await this.#parts.identity.checkCredential(credential, stored.region);
+    const { id: credentialId, region, version } = stored;
+    const material = await this.#open(actor, merchantId, credentialId, version);
+    const found =
+      material.kind === 'assume-role'
+        ? await this.#parts.roleProof.prove({ actor, merchantId, credentialId, region }, material)
+        : await this.#parts.identity.checkCredential(material, region);
     if (stored.accountId === undefined || stored.accountId === found.accountId) return found;
     throw new ServiceError(
       'credential.refused_by_aws',
@@ -227,10 +249,20 @@ export class Vault {
     );
   }
 
-  /** Of this process's memory. Other processes keep theirs for a while, and use it for nothing: admission asks. */
-  #forget(merchantId: MerchantId, credentialId: CredentialId): void {
-    this.#parts.opened.evict(merchantId, credentialId);
-    this.#versions.forget(`${merchantId}/${credentialId}`);
+  /** Nothing to ask AWS and nothing to seal: the role cannot be there yet. */
+  #prepareRole(merchantId: MerchantId, id: CredentialId, { name, region }: CredentialInput) {
+    const row = {
+      id,
+      name,
+      kind: 'assume-role' as const,
+      region,
+      accountId: undefined,
+      principalArn: undefined,
+      keyHint: 'not activated',
+      externalId: newExternalId(),
+      sealed: undefined,
+    };
+    return new PreparedCredential(merchantId, row, false, this.#parts);
   }
 
   /** The record of the opening is committed before anything is unwrapped; without it nothing is. */
@@ -239,7 +271,7 @@ export class Vault {
     merchantId: MerchantId,
     credentialId: CredentialId,
     version: number,
-  ): Promise<AwsCredential> {
+  ): Promise<StoredMaterial> {
     const { store, secrets, opened } = this.#parts;
     const sealed = await store.recordOpening(merchantId, actor, credentialId, version);
     const place = { merchantId, credentialId, version };
@@ -254,6 +286,7 @@ export class Vault {
 function failedTest(error: unknown): { result: TestResult; outcome: 'denied' | 'failed' } | undefined {
   const { code, options } = error instanceof ServiceError ? error : new ServiceError('internal', '');
   if (code === 'ledger.unavailable' || code === 'credential.not_found') return undefined;
+  if (code === 'credential.unsafe') return { result: code, outcome: 'denied' };
   if (code !== 'credential.refused_by_aws') return { result: code, outcome: 'failed' };
   const accountChanged = options.extra?.['refusal'] === 'account-changed';
   return { result: accountChanged ? 'account-changed' : code, outcome: 'denied' };

@@ -8,6 +8,8 @@ export const AUDIT_ACTIONS = [
   'credential.opened',
   'credential.used_stale',
   'credential.tested',
+  'credential.activated',
+  'credential.unsafe',
   'permissions.tested',
   'environment.tested',
   'credential.deleted',

@@ -5,7 +5,7 @@ import type { Secret } from './secret.ts';
 export const CREDENTIAL_SOURCES = ['direct', 'stored', 'session', 'service-default'] as const;
 export type CredentialSource = (typeof CREDENTIAL_SOURCES)[number];
 
-export const CREDENTIAL_KINDS = ['access-key', 'bedrock-api-key'] as const;
+export const CREDENTIAL_KINDS = ['access-key', 'bedrock-api-key', 'assume-role'] as const;
 export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
 
 /**
@@ -29,8 +29,23 @@ export interface BedrockApiKey {
   apiKey: Secret;
 }
 
+/**
+ * A role of the merchant's that this service assumes. It signs nothing itself: its sessions do, which are access keys. Neither part is a
+ * secret; it lies in the vault all the same, so that every kind is opened, recorded and destroyed in one way.
+ */
+export interface AssumableRole {
+  kind: 'assume-role';
+  /** `arn:aws:iam::<account>:role/<path and name>` */
+  roleArn: string;
+  /** What the role's trust policy asks for; drawn by this service, for this credential. */
+  externalId: string;
+}
+
 /** What signs a call. */
 export type AwsCredential = AccessKey | BedrockApiKey;
+
+/** What lies in the vault. */
+export type StoredMaterial = AwsCredential | AssumableRole;
 
 /** Who AWS says a credential is. `accountId` is undefined for Bedrock API keys where AWS does not tell. */
 export interface AwsIdentity {

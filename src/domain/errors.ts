@@ -60,6 +60,11 @@ export const ERRORS = {
     title: 'Credential cannot be used',
     awsType: 'AccessDeniedException',
   },
+  'credential.unsafe': {
+    status: 409,
+    title: 'Role can be assumed without its ExternalId',
+    awsType: 'AccessDeniedException',
+  },
   'credential.refused_by_aws': {
     status: 422,
     title: 'AWS refused the credential',

@@ -2,10 +2,11 @@ import type { AuditStore } from '../audit/audit-store.ts';
 import type { BedrockProbes } from '../bedrock/probes-aws.ts';
 import type { IdentityCheck } from '../credentials/identity.ts';
 import { regionFor } from '../credentials/region-rule.ts';
+import type { RoleSessions, Signer } from '../credentials/role-sessions.ts';
 import type { CurrentVersion } from '../credentials/stored-credential.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Actor } from '../domain/audit.ts';
-import type { AwsCredential } from '../domain/credential.ts';
+import type { StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId } from '../domain/ids.ts';
 import type { Merchant } from '../domain/merchant.ts';
@@ -35,6 +36,7 @@ export interface StepResult {
 export interface EnvironmentTestParts {
   audit: Pick<AuditStore, 'append'>;
   vault: Pick<Vault, 'current' | 'reopen'>;
+  roleSessions: Pick<RoleSessions, 'signerOf'>;
   identity: IdentityCheck;
   probes: Pick<BedrockProbes, 'listModels'>;
   /** Regions of this deployment. */
@@ -53,7 +55,9 @@ interface Asked {
 interface Found {
   credentialId: CredentialId;
   current: CurrentVersion;
-  credential: AwsCredential;
+  /** What the vault holds: keys, or a role that is to be assumed. */
+  material: StoredMaterial;
+  signer: Signer;
 }
 
 type Work = (found: Partial<Found>, asked: Asked) => Promise<string> | string;
@@ -113,16 +117,23 @@ export class EnvironmentTest {
       if (credentialId === undefined) throw new NotSetUp(NO_DEFAULT);
       found.current = await this.#parts.vault.current(merchant.id, credentialId, true);
       const { version } = found.current;
-      found.credential = await this.#parts.vault.reopen(actor, merchant.id, credentialId, version);
+      found.material = await this.#parts.vault.reopen(actor, merchant.id, credentialId, version);
       return `The default credential ${credentialId} was opened anew.`;
     },
 
     region: ({ current }, { merchant }) =>
       `Calls go to ${regionFor(current?.region ?? '', this.#parts.regions, merchant)}.`,
 
-    credential: async ({ current, credential }) => {
-      if (current === undefined || credential === undefined) throw new NotSetUp(NO_DEFAULT);
-      const { accountId } = await this.#parts.identity.checkCredential(credential, current.region);
+    credential: async (found, { merchant }) => {
+      const { credentialId, current, material } = found;
+      if (credentialId === undefined || current === undefined || material === undefined)
+        throw new NotSetUp(NO_DEFAULT);
+      const place = { merchantId: merchant.id, credentialId, version: current.version };
+      found.signer = await this.#parts.roleSessions.signerOf(place, material, current.region);
+      const { accountId } = await this.#parts.identity.checkCredential(
+        found.signer.credential,
+        current.region,
+      );
       if (current.accountId !== undefined && current.accountId !== accountId)
         throw new ServiceError(
           'credential.refused_by_aws',
@@ -133,11 +144,10 @@ export class EnvironmentTest {
         : `AWS knows the credential; it is of account ${accountId}.`;
     },
 
-    bedrock: async ({ credentialId, current, credential }, { callerGone }) => {
-      if (current === undefined || credential === undefined || credentialId === undefined)
-        throw new NotSetUp(NO_DEFAULT);
+    bedrock: async ({ current, signer }, { callerGone }) => {
+      if (current === undefined || signer === undefined) throw new NotSetUp(NO_DEFAULT);
       const { region, accountId } = current;
-      const resolved = { source: 'stored', region, accountId, credential, poolKey: credentialId } as const;
+      const resolved = { source: 'stored', region, accountId, ...signer } as const;
       const signal = AbortSignal.any([AbortSignal.timeout(this.#parts.stepMs), callerGone]);
       const listed = await this.#parts.probes.listModels({ resolved, signal });
       if ('answer' in listed)

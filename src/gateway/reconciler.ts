@@ -1,5 +1,7 @@
 import type { LoggedCall, LogReader } from '../bedrock/invocation-logs.ts';
 import { LogsUnreadable } from '../bedrock/invocation-logs.ts';
+import type { RoleSessions } from '../credentials/role-sessions.ts';
+import { logPolicies } from '../credentials/session-policy.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { AccessKey } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -18,6 +20,7 @@ export interface ReconcilerParts {
   ledger: Pick<Ledger, 'resolveUnknown'>;
   merchants: Pick<Merchants, 'find'>;
   vault: Pick<Vault, 'current' | 'open'>;
+  roleSessions: Pick<RoleSessions, 'signerOf'>;
   logGroup: LogReader;
   logBucket: LogReader;
   logger: Logger;
@@ -120,21 +123,24 @@ export class Reconciler implements AsyncDisposable {
     return found;
   }
 
-  /** @throws ServiceError as Vault.open; LogsUnreadable when the merchant has no credential that can read. */
+  /** @throws ServiceError as Vault.open and RoleSessions.signerOf; LogsUnreadable when the merchant has no credential that can read. */
   async #readerOf(
     merchantId: MerchantId,
     logs: InvocationLogs,
   ): Promise<{ credential: AccessKey; accountId: string }> {
-    const { merchants, vault } = this.#parts;
+    const { merchants, roleSessions, vault } = this.#parts;
     const credentialId =
       (logs.credentialId as CredentialId | undefined) ??
       (await merchants.find(merchantId))?.defaultCredentialId;
     if (credentialId === undefined) throw new LogsUnreadable('no default credential');
-    const { version, accountId } = await vault.current(merchantId, credentialId, true);
+    const { version, accountId, region } = await vault.current(merchantId, credentialId, true);
     const actor = { subject: 'system', requestId: 'reconcile' };
-    const credential = await vault.open(actor, merchantId, credentialId, version);
+    const material = await vault.open(actor, merchantId, credentialId, version);
+    const place = { merchantId, credentialId, version };
+    // Sessions for calls may not read logs, and those for logs may not call.
+    const { credential } = await roleSessions.signerOf(place, material, region, logPolicies(logs));
     if (credential.kind !== 'access-key' || accountId === undefined)
-      throw new LogsUnreadable('the credential is no access key');
+      throw new LogsUnreadable('the credential is neither an access key nor a role');
     return { credential, accountId };
   }
 

@@ -7,11 +7,13 @@ import { auditCheckpoint } from './handlers/audit/checkpoint.ts';
 import { exportAudit } from './handlers/audit/export.ts';
 import { listAudit } from './handlers/audit/list.ts';
 import { chat } from './handlers/chat/chat.ts';
+import { activateCredential } from './handlers/credentials/activate.ts';
 import { createCredential } from './handlers/credentials/create.ts';
 import { freezeCredential, thawCredential } from './handlers/credentials/freeze.ts';
 import { deleteCredential } from './handlers/credentials/delete.ts';
 import { getCredential } from './handlers/credentials/get.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
+import { credentialPolicies } from './handlers/credentials/policies.ts';
 import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { getLimits } from './handlers/limits/get.ts';
@@ -77,6 +79,8 @@ export const ROUTES: readonly Route[] = [
   route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
   route('POST', `${M}/credentials/:cid/freeze`, 'credentials:write', freezeCredential),
   route('POST', `${M}/credentials/:cid/thaw`, 'credentials:write', thawCredential),
+  route('POST', `${M}/credentials/:cid/activate`, 'credentials:write', activateCredential),
+  route('GET', `${M}/credentials/:cid/policies`, 'credentials:read', credentialPolicies),
 
   route('POST', `${M}/permissions/test`, 'invoke', testPermissions),
   route('GET', `${M}/environment/test`, 'credentials:read', testEnvironment),

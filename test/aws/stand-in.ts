@@ -41,6 +41,7 @@ export interface StandIn extends AsyncDisposable {
   addAccessKey(key: AccessKey): void;
   addBedrockApiKey(key: BedrockApiKey): void;
   addRole(role: Role): void;
+  removeRole(arn: string): void;
   /** Milliseconds before a key that IAM makes from now on is accepted; 0 at the start. */
   setNewKeyDelay(ms: number): void;
   addKmsKey(key: KmsKeyInput): { arn: string };
@@ -90,6 +91,9 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     },
     addRole: (role) => {
       world.roles.add(role);
+    },
+    removeRole: (arn) => {
+      world.roles.remove(arn);
     },
     setNewKeyDelay: (ms) => {
       world.newKeyDelayMs.value = ms;

@@ -117,6 +117,82 @@ describe('onboard, all of it', () => {
     ]);
   });
 
+  test.each(['through a service', 'into the database'])(
+    'a role, %s: prints its trust policy, and is active after --activate',
+    async (how) => {
+      const id = `role-${how.replaceAll(' ', '-')}`;
+      const overHttp = how === 'through a service';
+      const run = (args: string[], secrets: object) =>
+        runCommand('scripts/onboard.ts', overHttp ? ['--url', service.url, ...args] : args, {
+          stdin: JSON.stringify(secrets),
+          ...(!overHttp && { env: { ...service.env, ...QUIET } }),
+        });
+      const { operatorToken } = service;
+      const first = await run(
+        [...flags(id), '--kind', 'assume-role', '--models', 'amazon.nova-micro-v1:0', '--secrets-stdin'],
+        overHttp ? { operatorToken } : {},
+      );
+      expect(first).toMatchObject({ code: 0, stderr: '' });
+      const [token = ''] = /mbk_\S+/.exec(first.stdout) ?? [];
+      const [, externalId = ''] = /"sts:ExternalId": "(\S+)"/.exec(first.stdout) ?? [];
+      const [, credential = '', where = ''] =
+        /npm run onboard --(?: --url \S+)? --merchant \S+ --credential (\S+) (--activate) </.exec(
+          first.stdout,
+        ) ?? [];
+      expect(where).toBe('--activate');
+      expect(first.stdout).toContain('foundation-model/amazon.nova-micro-v1:0');
+
+      const arn = 'arn:aws:iam::100000000001:role/merchant-bedrock';
+      const prove = () =>
+        run(
+          [
+            '--merchant',
+            id,
+            '--credential',
+            credential,
+            '--activate',
+            arn,
+            ...(overHttp ? ['--secrets-stdin'] : []),
+          ],
+          { merchantToken: token },
+        );
+      service.standIn.addRole({ arn });
+      const lax = await prove();
+      expect(lax).toMatchObject({ code: 1, stdout: '' });
+      expect(lax.stderr).toContain('Not active: credential.unsafe');
+      expect(lax.stderr).toContain('"sts:ExternalId"');
+      service.standIn.addRole({ arn, externalId });
+      const proven = await prove();
+      expect(proven).toMatchObject({ code: 0, stderr: '' });
+      expect(proven.stdout).toContain(`${credential} is active, and the default of ${id}`);
+      expect(proven.stdout + lax.stderr).not.toContain(token);
+    },
+  );
+
+  test('--activate with what does not belong to it: all of it is said, and nothing is done', async () => {
+    const transcript = await runCommand('scripts/onboard.ts', [
+      '--url',
+      service.url,
+      '--activate',
+      'arn:aws:sts::100000000001:assumed-role/x/y',
+      '--kind',
+      'assume-role',
+      '--region',
+      'us-east-1',
+    ]);
+    expect(transcript).toMatchObject({ code: 2, stdout: '' });
+    for (const part of [
+      '--activate must be the ARN',
+      '--merchant',
+      '--credential',
+      '--kind',
+      '--region',
+      'no secrets',
+    ])
+      expect(transcript.stderr).toContain(part);
+    expect(service.standIn.journal).toEqual([]);
+  });
+
   test('--no-credential asks AWS nothing and makes none', async () => {
     const args = [
       '--merchant',

@@ -104,6 +104,9 @@ export async function setUpVault() {
     secrets,
     identity,
     opened,
+    // No roles here: test/server/roles.test.ts has them.
+    roleSessions: { evict: () => undefined },
+    roleProof: { prove: () => Promise.reject(new Error('no role was stored')) },
     clock: { now: () => Date.now() },
     onLeftover: (secretName) => leftovers.push(secretName),
   };

@@ -6,7 +6,8 @@ import {
 } from '@aws-sdk/client-secrets-manager';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { CredentialResolver } from '../../src/credentials/resolve.ts';
-import type { AwsCredential } from '../../src/domain/credential.ts';
+import type { ResolverParts } from '../../src/credentials/resolve.ts';
+import type { StoredMaterial } from '../../src/domain/credential.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { newCredentialId } from '../../src/domain/ids.ts';
@@ -499,10 +500,17 @@ describe('another merchant', () => {
   });
 });
 
-async function openFresh(id: CredentialId): Promise<AwsCredential> {
+async function openFresh(id: CredentialId): Promise<StoredMaterial> {
   house.parts.opened.evict(MERCHANT_A, id);
   return house.vault.open(ACTOR, MERCHANT_A, id, 1);
 }
+
+const noRoles: ResolverParts['roleSessions'] = {
+  signerOf: (_place, material) =>
+    material.kind === 'assume-role'
+      ? Promise.reject(new Error('no role was stored'))
+      : Promise.resolve({ credential: material, poolKey: '' }),
+};
 
 /** A merchant who may do everything, so that every wrong way would be open. */
 function resolveStored(id: CredentialId, defaultCredentialId: CredentialId) {
@@ -510,6 +518,7 @@ function resolveStored(id: CredentialId, defaultCredentialId: CredentialId) {
     vault: house.vault,
     identity: house.parts.identity,
     sessions: { open: () => Promise.reject(new Error('no session was sent')) },
+    roleSessions: noRoles,
     clock: { now: () => Date.now() },
     regions: ['us-east-1'],
     serviceDefault: { accessKey: SERVICE_KEY, region: 'us-east-1' },
@@ -532,7 +541,8 @@ function resolveStored(id: CredentialId, defaultCredentialId: CredentialId) {
   });
 }
 
-function plain(credential: AwsCredential): unknown {
+function plain(credential: StoredMaterial): unknown {
+  if (credential.kind === 'assume-role') return credential;
   if (credential.kind === 'bedrock-api-key') return credential.apiKey.reveal();
   const { accessKeyId, secretAccessKey, sessionToken } = credential;
   return [accessKeyId, secretAccessKey.reveal(), sessionToken?.reveal()];

@@ -18,6 +18,7 @@ import { PRICES } from './prices.ts';
 import { REVOCATION } from './revocation.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
+import { ROLES } from './roles.ts';
 import { STREAMS } from './streams.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
@@ -46,4 +47,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...REVOCATION,
   ...KEYS,
   ...CHECKPOINTING,
+  ...ROLES,
 ];

@@ -56,6 +56,7 @@ function bodyOf(route: Route): unknown {
   if (route.path.endsWith('/permissions/test')) return { models: [MODEL] };
   if (route.path.endsWith('/chat')) return { modelId: MODEL, prompt: 'hello' };
   if (route.path.endsWith('/:cid')) return { isDefault: true };
+  if (route.path.endsWith('/activate')) return { roleArn: 'arn:aws:iam::100000000001:role/bedrock' };
   if (route.path.endsWith('/api-keys')) return { name: 'made by a stranger', scopes: ['invoke'] };
   if (route.path.endsWith('/credentials')) {
     return {

@@ -30,6 +30,7 @@ const DEFINERS = [
   'data_keys_elsewhere',
   'data_keys_rewrapped',
   'data_keys_take',
+  'credential_proven',
   'find_api_key',
   'find_operator_key',
   'keys_below_pepper',

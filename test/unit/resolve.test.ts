@@ -2,6 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { CredentialResolver } from '../../src/credentials/resolve.ts';
 import type { ResolverParts, ResolveRequest } from '../../src/credentials/resolve.ts';
+import { RoleSessions } from '../../src/credentials/role-sessions.ts';
 import type { CredentialChoice } from '../../src/domain/credential-choice.ts';
 import type { AccessKey, AwsCredential } from '../../src/domain/credential.ts';
 import { ERRORS, ServiceError } from '../../src/domain/errors.ts';
@@ -261,6 +262,11 @@ function setUp(options: { failures?: Record<string, Error>; noService?: boolean 
           defaults: {},
         }),
     },
+    roleSessions: new RoleSessions({
+      assumer: { assume: () => Promise.reject(new Error('no role was stored')) },
+      clock,
+      max: 1,
+    }),
     identity: {
       checkCredential: (credential) => {
         const id = (credential as AccessKey).accessKeyId;

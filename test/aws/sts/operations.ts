@@ -27,7 +27,7 @@ function assumeRole({ request, signer, requestId }: Call, { roles, keys }: World
   const seconds = Number(form.get('DurationSeconds') ?? DURATION_SECONDS.usual);
   checkForm(form, sessionName);
   const role = roles.find(roleArn);
-  if (!role || !trusts(role, signer, form.get('ExternalId'))) {
+  if (!role || !trusts(role, signer, form)) {
     throw accessDenied(
       'sts',
       `User: ${signer.arn} is not authorized to perform: sts:AssumeRole on resource: ${roleArn}`,
@@ -59,6 +59,7 @@ function sessionKey(role: Role, sessionName: string, seconds: number) {
     arn: `arn:aws:sts::${accountId}:assumed-role/${roleName}/${sessionName}`,
     expiresAtMs: Date.now() + seconds * 1000,
     deny: role.deny ?? [],
+    ...role.sessionKeys,
   };
 }
 
@@ -89,9 +90,23 @@ function checkDuration(seconds: number, role: Role, signer: Signer): void {
     throw invalid('The requested DurationSeconds exceeds the MaxSessionDuration set for this role.');
 }
 
-function trusts(role: Role, signer: Signer, externalId: string | null): boolean {
+function trusts(role: Role, signer: Signer, form: URLSearchParams): boolean {
+  const externalId = form.get('ExternalId');
+  const tags = tagsOf(form);
+  if (role.taggable === false && Object.keys(tags).length > 0) return false;
+  if (role.admits) return role.admits({ externalId, tags });
   const admitted = role.trusts?.some((who) => who === signer.arn || who === signer.accountId) ?? true;
   return admitted && (role.externalId === undefined || role.externalId === externalId);
+}
+
+/** `Tags.member.1.Key=..&Tags.member.1.Value=..` */
+function tagsOf(form: URLSearchParams): Record<string, string> {
+  const tags: Record<string, string> = {};
+  for (let index = 1; ; index += 1) {
+    const key = form.get(`Tags.member.${String(index)}.Key`);
+    if (key === null) return tags;
+    tags[key] = form.get(`Tags.member.${String(index)}.Value`) ?? '';
+  }
 }
 
 function invalid(message: string): AwsError {

@@ -6,8 +6,14 @@ export interface Role {
   externalId?: string;
   /** Principal ARNs or account ids that the trust policy admits; absent: anyone the stand-in knows. */
   trusts?: readonly string[];
+  /** In place of `externalId` and `trusts`: a trust policy of any shape. */
+  admits?: (asked: { externalId: string | null; tags: Readonly<Record<string, string>> }) => boolean;
+  /** False: the trust policy does not allow sts:TagSession, so a session with tags is denied. */
+  taggable?: boolean;
   /** Default 3600. */
   maxSessionSeconds?: number;
+  /** The keys of its sessions, in place of random ones. */
+  sessionKeys?: { secretAccessKey: string; sessionToken: string };
   /** IAM actions refused to sessions of this role. */
   deny?: readonly string[];
 }
@@ -18,6 +24,11 @@ export class RoleBook {
 
   add(role: Role): void {
     this.#byArn.set(role.arn, { ...role });
+  }
+
+  /** As its owner deletes it; sessions that were given out go on. */
+  remove(arn: string): void {
+    this.#byArn.delete(arn);
   }
 
   find(arn: string): Role | undefined {

@@ -1,8 +1,8 @@
 import { z } from 'zod';
+import type { CredentialInput } from '../../../credentials/prepared-credential.ts';
 import type { StoredCredential } from '../../../credentials/stored-credential.ts';
 import { CREDENTIAL_FIELDS } from '../../../domain/credential-choice.ts';
 import { CREDENTIAL_KINDS, CREDENTIAL_STATES } from '../../../domain/credential.ts';
-import type { AwsCredential } from '../../../domain/credential.ts';
 import { ServiceError } from '../../../domain/errors.ts';
 import { parseCredentialId } from '../../../domain/ids.ts';
 import type { CredentialId } from '../../../domain/ids.ts';
@@ -13,6 +13,8 @@ import { name, region } from '../../schemas.ts';
 const bedrockApiKey = z
   .string()
   .regex(/^[\x21-\x7e]{20,8192}$/, 'must be a Bedrock API key: 20 to 8192 characters without spaces');
+/** Models that a role's policy is made for. */
+export const MODELS_MAX = 50;
 const common = { name, region, makeDefault: z.boolean().optional() };
 
 /** A credential as a merchant gives it. Secrets go in here and never come out: no reply schema has a place for them. */
@@ -29,11 +31,19 @@ export const newCredential = z.discriminatedUnion('kind', [
     bedrockApiKey: bedrockApiKey,
     ...common,
   }),
+  // No externalId: who could choose it could choose another merchant's. No makeDefault: it cannot sign before it is activated.
+  z.strictObject({
+    kind: z.literal('assume-role'),
+    name,
+    region,
+    models: z.array(z.string().min(1)).max(MODELS_MAX).optional(),
+  }),
 ]);
 export type NewCredential = z.infer<typeof newCredential>;
 
 /** The secrets of the request, in the type that does not print. */
-export function materialOf(body: NewCredential): AwsCredential {
+export function materialOf(body: NewCredential): CredentialInput['material'] {
+  if (body.kind === 'assume-role') return { kind: body.kind };
   if (body.kind === 'bedrock-api-key') return { kind: body.kind, apiKey: new Secret(body.bedrockApiKey) };
   return {
     kind: body.kind,
@@ -51,6 +61,7 @@ export const credentialReply = z.object({
   region: z.string(),
   accountId: z.string().nullable(),
   principalArn: z.string().nullable(),
+  externalId: z.string().nullable(),
   keyHint: z.string(),
   version: z.int(),
   isDefault: z.boolean(),
@@ -67,12 +78,27 @@ export function toCredentialReply(stored: StoredCredential): z.infer<typeof cred
     ...rest,
     accountId: stored.accountId ?? null,
     principalArn: stored.principalArn ?? null,
+    externalId: stored.externalId ?? null,
     createdAt: stored.createdAt.toISOString(),
     rotationDueAt: stored.rotationDueAt?.toISOString() ?? null,
     testedAt: stored.testedAt?.toISOString() ?? null,
     testResult: stored.testResult ?? null,
   };
 }
+
+const policyDocument = z.object({ Version: z.literal('2012-10-17'), Statement: z.array(z.looseObject({})) });
+
+/** How to make the role of a credential: two documents, and the same as files. */
+export const roleKit = z.object({
+  externalId: z.string(),
+  servicePrincipalArn: z.string(),
+  roleName: z.string(),
+  trustPolicy: policyDocument,
+  permissionPolicy: policyDocument,
+  json: z.string(),
+  terraform: z.string(),
+  cloudFormation: z.string(),
+});
 
 /** The same answer for what does not exist, was deleted, or is another merchant's. */
 export function credentialIdOf(text: string | undefined): CredentialId {

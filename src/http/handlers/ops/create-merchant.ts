@@ -1,11 +1,13 @@
 import { z } from 'zod';
 import { MERCHANT_ID_PATTERN } from '../../../domain/ids.ts';
+import type { Actor } from '../../../domain/audit.ts';
 import type { MerchantId } from '../../../domain/ids.ts';
 import type { OnboardingRequest } from '../../../gateway/onboarding.ts';
 import { operatorEndpoint } from '../../route.ts';
+import type { Services } from '../../services.ts';
 import { name, region } from '../../schemas.ts';
 import { newApiKey } from '../api-keys/schema.ts';
-import { materialOf, newCredential } from '../credentials/schema.ts';
+import { materialOf, newCredential, roleKit } from '../credentials/schema.ts';
 
 /** What onboarding takes; scripts/onboard.ts sends the same. */
 export const createMerchantBody = z.strictObject({
@@ -22,12 +24,8 @@ export const createMerchantBody = z.strictObject({
 
 type CreateMerchantBody = z.output<typeof createMerchantBody>;
 
-/** The request in the words of the rooms: secrets wrapped, the first credential the default unless said otherwise. */
-export function toOnboardingRequest({
-  apiKey,
-  credential,
-  ...merchant
-}: CreateMerchantBody): OnboardingRequest {
+/** The request in the words of the rooms: secrets wrapped, the first credential the default unless said otherwise; a role becomes it when activated. */
+function toOnboardingRequest({ apiKey, credential, ...merchant }: CreateMerchantBody): OnboardingRequest {
   return {
     merchant: { ...merchant, id: merchant.id as MerchantId },
     apiKey,
@@ -35,7 +33,7 @@ export function toOnboardingRequest({
       credential: {
         name: credential.name,
         region: credential.region,
-        makeDefault: credential.makeDefault ?? true,
+        makeDefault: credential.kind !== 'assume-role' && (credential.makeDefault ?? true),
         material: materialOf(credential),
       },
     }),
@@ -48,17 +46,38 @@ export const createMerchant = operatorEndpoint<CreateMerchantBody>({
   body: createMerchantBody,
   reply: {
     status: 201,
-    description: 'The token is shown this one time',
+    description:
+      'The token is shown this one time. `role`: how to make the role of an assume-role credential',
     schema: z.object({
       merchantId: z.string(),
       apiKey: z.object({ id: z.string(), token: z.string(), expiresAt: z.string() }),
       credentialId: z.string().nullable(),
+      role: roleKit.optional(),
     }),
   },
   handle: async ({ services, actor, body }) => {
-    const onboarded = await services.onboarding.onboard(actor, toOnboardingRequest(body));
-    const { merchantId, apiKey, credentialId = null } = onboarded;
+    const { merchantId, apiKey, credentialId, role } = await onboardMerchant(services, actor, body);
     const { id, token, expiresAt } = apiKey;
-    return { status: 201, body: { merchantId, apiKey: { id, token, expiresAt }, credentialId } };
+    const key = { id, token, expiresAt };
+    return {
+      status: 201,
+      body: { merchantId, apiKey: key, credentialId: credentialId ?? null, ...(role && { role }) },
+    };
   },
 });
+
+/** What the route and the script do: for a role, also what is needed to make it. */
+export async function onboardMerchant(
+  { onboarding, roleKits, vault }: Pick<Services, 'onboarding' | 'roleKits' | 'vault'>,
+  actor: Actor,
+  body: CreateMerchantBody,
+) {
+  const { credential } = body;
+  if (credential?.kind === 'assume-role') await roleKits.check(credential.region, credential.models);
+  const onboarded = await onboarding.onboard(actor, toOnboardingRequest(body));
+  const { credentialId } = onboarded;
+  if (credential?.kind !== 'assume-role' || credentialId === undefined)
+    return { ...onboarded, role: undefined };
+  const stored = await vault.get(body.id as MerchantId, credentialId);
+  return { ...onboarded, role: await roleKits.of(body.id as MerchantId, stored, credential.models) };
+}

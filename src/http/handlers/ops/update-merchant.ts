@@ -47,8 +47,9 @@ export const updateMerchant = operatorEndpoint<z.output<typeof body>>({
     if (outcome === 'credential')
       throw new ServiceError(
         'credential.not_found',
-        'The merchant has no such active credential of kind access-key to read its logs with.',
+        'The merchant has no such active credential of kind access-key or assume-role to read its logs with.',
       );
+    if (change.status === 'suspended') services.vault.forget(merchantId);
     return { status: 200, body: await services.limitStore.inForce(merchantId) };
   },
 });

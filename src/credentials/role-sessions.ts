@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import type { Clock } from '../domain/clock.ts';
+import type { AccessKey, AssumableRole, AwsCredential, StoredMaterial } from '../domain/credential.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import { RefreshingCache } from '../memory/refreshing-cache.ts';
+import type { Lasting } from '../memory/refreshing-cache.ts';
+import type { RoleAssumer } from './role-assumer.ts';
+import { sessionNameOf, sessionTagsOf } from './role.ts';
+import type { SecretPlace } from './secret-vault.ts';
+import { CALL_POLICIES } from './session-policy.ts';
+import type { SessionPolicies } from './session-policy.ts';
+
+export interface RoleSessionsOptions {
+  assumer: Pick<RoleAssumer, 'assume'>;
+  /** Counts spans: the end of a session is so long after it was asked for, whatever the system's clock says. */
+  clock: Clock;
+  /** Most sessions held, of all merchants. */
+  max: number;
+  random?: () => number;
+  onRefreshFailed?: (error: unknown) => void;
+}
+
+/** What signs, and the name of its client in the pool: another session is another client. */
+export interface Signer {
+  credential: AwsCredential;
+  poolKey: string;
+}
+
+interface Session {
+  accessKey: AccessKey;
+  serial: number;
+}
+
+/** No call begins with a session that ends sooner: signing, connecting and AWS's own check come after it was taken from here. */
+const MARGIN_MS = 60_000;
+const IDLE_MS = 15 * 60_000;
+
+/**
+ * Sessions of merchants' roles, in memory only. Each is of one merchant, credential, version, role, ExternalId, region and policy: two
+ * merchants that name the same role never share one. That the version is still current is decided by Postgres for every call.
+ */
+export class RoleSessions implements Disposable {
+  readonly #options: RoleSessionsOptions;
+  readonly #sessions: RefreshingCache<Session>;
+  #serial = 0;
+
+  constructor(options: RoleSessionsOptions) {
+    const { clock, max, random, onRefreshFailed } = options;
+    this.#options = options;
+    this.#sessions = new RefreshingCache({
+      max,
+      marginMs: MARGIN_MS,
+      idleMs: IDLE_MS,
+      clock,
+      ...(random && { random }),
+      ...(onRefreshFailed && { onRefreshFailed }),
+      // A merchant that takes its trust back is obeyed at the next refresh, and not when the session ends.
+      isFinal: (error) => error instanceof ServiceError && error.code === 'credential.refused_by_aws',
+    });
+  }
+
+  /**
+   * What signs for a stored credential: itself, or a session of the role that it is.
+   * @throws ServiceError as RoleAssumer.assume
+   * Cost: one call of STS an hour for each role in use; nobody waits for it but the first.
+   */
+  async signerOf(
+    place: SecretPlace,
+    material: StoredMaterial,
+    region: string,
+    policies: SessionPolicies = CALL_POLICIES,
+  ): Promise<Signer> {
+    const poolKey = `${place.credentialId}:${String(place.version)}`;
+    if (material.kind !== 'assume-role') return { credential: material, poolKey };
+    const { accessKey, serial } = await this.#sessions.get(keyOf(place, material, region, policies), () =>
+      this.#assume(place, material, region, policies),
+    );
+    return { credential: accessKey, poolKey: `${poolKey}:${String(serial)}` };
+  }
+
+  /** Forgets all sessions of a credential, or of a merchant. */
+  evict(merchantId: MerchantId, credentialId?: CredentialId): void {
+    this.#sessions.evict(credentialId === undefined ? `${merchantId}/` : `${merchantId}/${credentialId}/`);
+  }
+
+  [Symbol.dispose](): void {
+    this.#sessions[Symbol.dispose]();
+  }
+
+  async #assume(
+    { merchantId, credentialId }: SecretPlace,
+    { roleArn, externalId }: AssumableRole,
+    region: string,
+    policies: SessionPolicies,
+  ): Promise<Lasting<Session>> {
+    const { accessKey, lifetimeMs } = await this.#options.assumer.assume({
+      roleArn,
+      externalId,
+      region,
+      sessionName: sessionNameOf(merchantId),
+      tags: sessionTagsOf(merchantId, credentialId),
+      policies,
+    });
+    this.#serial += 1;
+    return { value: { accessKey, serial: this.#serial }, lifetimeMs };
+  }
+}
+
+/** All that defines a session. Neither id can hold a slash, so no prefix is the beginning of another's. */
+function keyOf(
+  { merchantId, credentialId, version }: SecretPlace,
+  { roleArn, externalId }: AssumableRole,
+  region: string,
+  policies: SessionPolicies,
+): string {
+  const defining = JSON.stringify([version, roleArn, externalId, region, policies]);
+  return `${merchantId}/${credentialId}/${createHash('sha256').update(defining).digest('base64url')}`;
+}

@@ -1,0 +1,108 @@
+import type { Actor } from '../domain/audit.ts';
+import { ServiceError } from '../domain/errors.ts';
+import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import { appendAudit } from '../persistence/audit.ts';
+import type { Database, Tx } from '../persistence/database.ts';
+import { otherRolePinned, stillFrozen } from './credential-state.ts';
+import { claimSecret } from './leftover-store.ts';
+import { accountOfRole, roleHint } from './role.ts';
+import type { SealedVersion } from './secret-vault.ts';
+
+interface Of {
+  actor: Actor;
+  merchantId: MerchantId;
+  credentialId: CredentialId;
+}
+
+interface Proof {
+  state: 'active' | 'unsafe';
+  roleArn: string;
+  sealed: SealedVersion | undefined;
+}
+
+/** What proofs of roles found, written with their audit records. The rows change in credential_proven() only. */
+export class RoleStore {
+  readonly #database: Pick<Database, 'asTenant'>;
+
+  constructor(database: Pick<Database, 'asTenant'>) {
+    this.#database = database;
+  }
+
+  /**
+   * The credential may sign from now on. Role and account are pinned with its first version.
+   * @param sealed its first version; undefined where it has one.
+   * @param also runs in the same transaction.
+   * @returns whether `sealed` is in use: of two who activate at once, one is.
+   * @throws ServiceError credential.not_found | credential.not_usable | vault.unavailable when sealing took too long
+   */
+  activated(
+    of: Of,
+    roleArn: string,
+    sealed: SealedVersion | undefined,
+    also: (tx: Tx) => Promise<void>,
+  ): Promise<boolean> {
+    return this.#database.asTenant(of.merchantId, async (tx) => {
+      await record(tx, of, 'credential.activated', { outcome: 'allowed', body: { roleArn } });
+      const verdict = await write(tx, of, { state: 'active', roleArn, sealed });
+      if (verdict === 'done' && sealed !== undefined) await claimSecret(tx, sealed.secretName);
+      await also(tx);
+      return verdict === 'done';
+    });
+  }
+
+  /**
+   * The credential failed its proof: no call is admitted with it any more.
+   * @throws ServiceError credential.not_found | credential.not_usable
+   */
+  foundUnsafe(of: Of, roleArn: string, lax: readonly string[]): Promise<void> {
+    return this.#database.asTenant(of.merchantId, async (tx) => {
+      await record(tx, of, 'credential.unsafe', { outcome: 'denied', body: { roleArn, lax } });
+      await write(tx, of, { state: 'unsafe', roleArn, sealed: undefined });
+    });
+  }
+}
+
+async function record(
+  tx: Tx,
+  { actor, merchantId, credentialId }: Of,
+  action: 'credential.activated' | 'credential.unsafe',
+  what: { outcome: 'allowed' | 'denied'; body: Record<string, string | readonly string[]> },
+): Promise<void> {
+  const resource = `credential/${credentialId}`;
+  await appendAudit(tx, merchantId, {
+    actor: actor.subject,
+    action,
+    resource,
+    requestId: actor.requestId,
+    ...what,
+  });
+}
+
+async function write(
+  tx: Tx,
+  { merchantId, credentialId }: Of,
+  { state, roleArn, sealed }: Proof,
+): Promise<'done' | 'kept'> {
+  const proof = JSON.stringify({
+    state,
+    roleArn,
+    accountId: accountOfRole(roleArn),
+    keyHint: roleHint(roleArn),
+    sealed: sealed === undefined ? null : { ...sealed, wrappedKey: sealed.wrappedKey.toString('hex') },
+  });
+  const [row] = await tx.$queryRaw<{ verdict: string }[]>`
+    SELECT credential_proven(${merchantId}, ${credentialId}, ${proof}::jsonb) AS verdict`;
+  const verdict = row?.verdict ?? '';
+  if (verdict === 'done' || verdict === 'kept') return verdict;
+  throw REFUSALS[verdict]?.() ?? new ServiceError('internal', 'The proof of the role was not recorded.');
+}
+
+const REFUSALS: Readonly<Record<string, () => ServiceError>> = {
+  credential: () =>
+    new ServiceError(
+      'credential.not_found',
+      'This merchant has no such credential. GET /credentials lists those it has.',
+    ),
+  frozen: stillFrozen,
+  role: otherRolePinned,
+};

@@ -61,7 +61,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
-  const { closers, ...credentials } = buildCredentials(config, secrets, base);
+  const { closers, rotationWorker, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
@@ -104,6 +104,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     services,
     ...books,
     reconciler,
+    rotationWorker,
     deliverer,
     // The spool before the database: it tries once more to write what waits.
     closers: [

@@ -1,4 +1,5 @@
 import type { Config } from './config/settings.ts';
+import type { RotationWorker } from './credentials/rotation-worker.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
 import type { Services } from './http/services.ts';
@@ -18,6 +19,7 @@ interface ServiceParts {
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
   reconciler: Reconciler;
+  rotationWorker: RotationWorker;
   deliverer: WebhookDeliverer;
   /** Closed in this order when all calls are done. */
   closers: readonly (Disposable | AsyncDisposable)[];
@@ -37,6 +39,8 @@ const COUNTERS_EVERY_MS = 60_000;
 const COUNTERS_MAX = 500;
 const PRICES_EVERY_MS = 10_000;
 const RECONCILE_EVERY_MS = 30_000;
+/** How long another replica remembers a version that was replaced. */
+const ROTATE_EVERY_MS = 1_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
 const RESEAL_EVERY_MS = 60_000;
@@ -64,7 +68,8 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore } = this.#parts;
+    const { deliverer, rotationWorker } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -81,6 +86,7 @@ export class Service implements AsyncDisposable {
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
+    this.#every(ROTATE_EVERY_MS, 'rotation', () => rotationWorker.round());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));

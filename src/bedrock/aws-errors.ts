@@ -49,8 +49,8 @@ const BROKEN_CREDENTIAL: ReadonlySet<string> = new Set([
   'MissingAuthenticationTokenException',
   'UnrecognizedClientException',
 ]);
-/** How Bedrock refuses one of its API keys: a 403 without an exception's name. */
-const BAD_API_KEY = /^Authentication failed/;
+/** How Bedrock refuses one of its API keys: a 403 without an exception's name, or with the one of a denied action. */
+const BAD_API_KEY = /^(Authentication failed|Bearer Token has expired)/;
 
 export interface AwsErrorReply {
   status: number;
@@ -63,12 +63,13 @@ export function classifyReply({ status, headers, body }: AwsErrorReply): AwsRefu
   const json = parseObject(body) ?? {};
   const type = exceptionName(headers, json);
   const message = (text(json['message']) ?? text(json['Message']) ?? '').slice(0, 2_000);
-  const meaning = type === undefined ? meaningOfStatus(status, message) : meaningOfType(type);
+  const meaning = type === undefined ? meaningOfStatus(status) : meaningOfType(type);
   return {
     status,
     type: type ?? `Http${String(status)}`,
     message,
     ...meaning,
+    credentialBroken: meaning.credentialBroken || (status === 403 && BAD_API_KEY.test(message)),
     awsRequestId: headers['x-amzn-requestid'],
     retryAfterSeconds: retryAfter(headers),
   };
@@ -87,9 +88,9 @@ function meaningOfType(type: string): Meaning {
   return { execution, credentialBroken: BROKEN_CREDENTIAL.has(type) };
 }
 
-function meaningOfStatus(status: number, message: string): Meaning {
+function meaningOfStatus(status: number): Meaning {
   const execution = REFUSED_STATUSES.has(status) ? 'refused' : 'unknown';
-  return { execution, credentialBroken: status === 403 && BAD_API_KEY.test(message) };
+  return { execution, credentialBroken: false };
 }
 
 /** The IAM action behind each operation; Converse has none of its own. Source: service authorization reference. */

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { BEDROCK_REGIONS } from '../domain/region.ts';
+import { ROTATION_SETTINGS } from './rotation-settings.ts';
 import { flag, integer, list, optional, region, setting, text, url } from './setting.ts';
 import type { Setting, Value } from './setting.ts';
 
@@ -188,6 +189,7 @@ export const SETTINGS = {
     integer(0, 3_600_000),
     '300000',
   ),
+  ...ROTATION_SETTINGS,
   rememberedMax: setting(
     'REMEMBERED_MAX',
     'API keys, and merchants, that a process remembers between calls; what changed is noticed by the ledger.',

@@ -3,12 +3,14 @@ import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
+import { AwsPermissionProbes } from '../credentials/permission-probes-aws.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
 import { Sessions } from '../credentials/sessions.ts';
 import { AwsSecretVault } from '../credentials/vault-aws.ts';
 import { Vault } from '../credentials/vault.ts';
 import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
+import { buildRotation } from './rotation.ts';
 
 /** With which keys: the vault, sessions, and the one choice between them. */
 export function buildCredentials(config: Config, secrets: Secrets, { clock, logger, database }: Base) {
@@ -34,8 +36,9 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
     max: config.openedCredentialsMax,
     ttlMs: config.openedCredentialsTtlMs,
   });
+  const store = new CredentialStore(database);
   const vault = new Vault({
-    store: new CredentialStore(database),
+    store,
     secrets: sealed,
     identity,
     opened,
@@ -63,5 +66,8 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
-  return { vault, sessions, resolver, closers: [resolver, opened, sealed] };
+  const probes = new AwsPermissionProbes({ endpoint: bedrock });
+  const rotating = { credentials: store, vault, secrets: sealed, identity, probes };
+  const rotation = buildRotation(config, { logger, database }, { ...rotating, opened });
+  return { vault, sessions, resolver, ...rotation, closers: [rotation.rotationWorker, resolver, opened, sealed] };
 }

@@ -29,6 +29,11 @@ export class OpenedCache implements Disposable {
     return this.#cache.get(`${prefixOf(merchantId, credentialId)}${String(version)}`, open);
   }
 
+  /** Forgets one version. */
+  forget({ merchantId, credentialId, version }: SecretPlace): void {
+    this.#cache.forget(`${prefixOf(merchantId, credentialId)}${String(version)}`);
+  }
+
   /** Forgets all versions of a credential. */
   evict(merchantId: MerchantId, credentialId: CredentialId): void {
     this.#cache.evict(prefixOf(merchantId, credentialId));

@@ -17,7 +17,7 @@ export interface CredentialInput {
 
 interface PreparedParts {
   store: CredentialStore;
-  secrets: SecretVault;
+  secrets: Pick<SecretVault, 'discard'>;
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 

@@ -11,6 +11,7 @@ import type { IdentityCheck } from './identity.ts';
 import { KeyedHash } from './material.ts';
 import { regionFor } from './region-rule.ts';
 import type { Sessions } from './sessions.ts';
+import type { CurrentVersion } from './stored-credential.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Vault } from './vault.ts';
 
@@ -34,6 +35,8 @@ export interface ResolveRequest {
   requestedRegion?: string;
   /** Read anew what is otherwise remembered of a stored credential. */
   anew?: boolean;
+  /** This version of the stored credential and no other; whether it may sign is still for the ledger to say. */
+  pinned?: CurrentVersion;
 }
 
 /** How long AWS's word on whose direct keys these are is believed. The keys themselves are not kept. */
@@ -117,8 +120,8 @@ export class CredentialResolver implements Disposable {
   }
 
   async #stored(request: ResolveRequest, credentialId: CredentialId): Promise<ResolvedCredential> {
-    const { merchant, actor, requestedRegion } = request;
-    const current = await this.#parts.vault.current(merchant.id, credentialId, request.anew ?? false);
+    const { merchant, actor, requestedRegion, pinned, anew = false } = request;
+    const current = pinned ?? (await this.#parts.vault.current(merchant.id, credentialId, anew));
     const region = regionFor(requestedRegion ?? current.region, this.#parts.regions, merchant);
     const { version, accountId } = current;
     const credential = await this.#parts.vault.open(actor, merchant.id, credentialId, version);

@@ -18,6 +18,18 @@ export interface SealedVersion {
   secretVersionId: string;
 }
 
+/** The version of an existing secret that is to hold a new ciphertext. */
+export type NextVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId'>;
+
+/** Which version of a secret bears which label of Secrets Manager; nothing reads by them, people do. */
+export interface VersionLabels {
+  current: string;
+  /** None: the label is taken off. */
+  previous?: string | undefined;
+  /** The only one that may bear AWSPENDING; none: the label is taken off. */
+  pending?: string | undefined;
+}
+
 /**
  * Where secrets lie: ciphertext in Secrets Manager, the right to unwrap its key in KMS, the wrapped key with the caller.
  * Any one of the three alone opens nothing.
@@ -25,6 +37,13 @@ export interface SealedVersion {
 export interface SecretVault {
   /** @throws ServiceError vault.unavailable; nothing usable was stored then. Cost: one KMS call, one Secrets Manager call. */
   seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion>;
+  /**
+   * The same into a secret that exists, as a version that is labelled pending. `next.secretVersionId` names the attempt: repeated, it is the same.
+   * @throws ServiceError vault.unavailable | credential.unreadable when the secret is gone; nothing usable was stored then.
+   */
+  sealNext(place: SecretPlace, credential: AwsCredential, next: NextVersion): Promise<SealedVersion>;
+  /** Moves the labels to where they belong; those that are there stay. Of a secret that is gone there are none. @throws ServiceError vault.unavailable */
+  relabel(secretName: string, labels: VersionLabels): Promise<void>;
   /**
    * @throws ServiceError vault.unavailable (try again) | credential.unreadable (it will not get better by itself).
    * Cost: one KMS call, one Secrets Manager call.

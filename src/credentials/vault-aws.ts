@@ -3,19 +3,21 @@ import { DecryptCommand, GenerateDataKeyCommand, KMSClient } from '@aws-sdk/clie
 import {
   CreateSecretCommand,
   DeleteSecretCommand,
+  DescribeSecretCommand,
   GetSecretValueCommand,
+  PutSecretValueCommand,
   SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import type { AccessKey, AwsCredential } from '../domain/credential.ts';
-import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
-import type { AwsFailure } from './aws-failure.ts';
 import type { EnvelopeContext } from './envelope.ts';
 import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
-import type { SealedVersion, SecretPlace, SecretVault } from './secret-vault.ts';
+import type { NextVersion, SealedVersion, SecretPlace, SecretVault, VersionLabels } from './secret-vault.ts';
+import { isGone, notNow, notOpened, notStored, unreadable } from './vault-failure.ts';
 
 export interface AwsSecretVaultOptions {
   /** Where the operator keeps KMS key and secrets; nothing to do with the regions that merchants call. */
@@ -52,13 +54,25 @@ export class AwsSecretVault implements SecretVault, Disposable {
     this.#environment = options.environment;
   }
 
-  async seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+  seal(place: SecretPlace, credential: AwsCredential): Promise<SealedVersion> {
+    return this.#seal(place, credential, (envelope) => this.#create(place, envelope));
+  }
+
+  sealNext(place: SecretPlace, credential: AwsCredential, next: NextVersion): Promise<SealedVersion> {
+    return this.#seal(place, credential, (envelope) => this.#put(next, envelope));
+  }
+
+  async #seal(
+    place: SecretPlace,
+    credential: AwsCredential,
+    write: (envelope: Buffer) => Promise<NextVersion>,
+  ): Promise<SealedVersion> {
     const context = this.#contextOf(place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
     try {
       const envelope = seal(plaintext, dataKey, { ...context });
-      return { wrappedKey, kmsKeyArn, ...(await this.#write(place, envelope)) };
+      return { wrappedKey, kmsKeyArn, ...(await write(envelope)) };
     } finally {
       plaintext.fill(0);
       dataKey.fill(0);
@@ -88,10 +102,43 @@ export class AwsSecretVault implements SecretVault, Disposable {
       await this.#secrets.send(new DeleteSecretCommand({ SecretId: secretName, ...how }));
     } catch (error) {
       const failure = describeAwsFailure('secretsmanager:DeleteSecret', error);
-      // Gone, or on its way out already.
-      if (failure.name === 'ResourceNotFoundException' || failure.name === 'InvalidRequestException') return;
+      if (isGone(failure)) return;
       throw notNow(failure, 'The ciphertext could not be removed. Its key is gone, so it cannot be opened.');
     }
+  }
+
+  async relabel(secretName: string, { current, previous, pending }: VersionLabels): Promise<void> {
+    try {
+      const found = await this.#secrets.send(new DescribeSecretCommand({ SecretId: secretName }));
+      const versions = Object.entries(found.VersionIdsToStages ?? {});
+      const bearerOf = (label: string) => versions.find(([, labels]) => labels.includes(label))?.[0];
+      const before = bearerOf('AWSCURRENT');
+      await this.#move(secretName, 'AWSCURRENT', before, current);
+      // AWS itself puts AWSPREVIOUS on the version that AWSCURRENT leaves.
+      await this.#move(
+        secretName,
+        'AWSPREVIOUS',
+        before === current ? bearerOf('AWSPREVIOUS') : before,
+        previous,
+      );
+      const waiting = bearerOf('AWSPENDING');
+      if (waiting !== pending) await this.#move(secretName, 'AWSPENDING', waiting, undefined);
+    } catch (error) {
+      const failure = describeAwsFailure('secretsmanager:UpdateSecretVersionStage', error);
+      if (isGone(failure)) return;
+      throw notNow(failure, 'The labels of a secret could not be moved. Nothing depends on them.');
+    }
+  }
+
+  async #move(SecretId: string, VersionStage: string, from?: string, to?: string): Promise<void> {
+    if (from === to) return;
+    const command = new UpdateSecretVersionStageCommand({
+      SecretId,
+      VersionStage,
+      ...(from !== undefined && { RemoveFromVersionId: from }),
+      ...(to !== undefined && { MoveToVersionId: to }),
+    });
+    await this.#secrets.send(command);
   }
 
   [Symbol.dispose](): void {
@@ -130,7 +177,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   /** The name holds no text of a user; the token makes a repeated attempt the same attempt. */
-  async #write({ merchantId, credentialId }: SecretPlace, envelope: Buffer) {
+  async #create({ merchantId, credentialId }: SecretPlace, envelope: Buffer): Promise<NextVersion> {
     const secretName = `mbk/${this.#environment}/${randomUUID()}/${credentialId}`;
     const secretVersionId = randomUUID();
     try {
@@ -149,6 +196,23 @@ export class AwsSecretVault implements SecretVault, Disposable {
       return { secretName, secretVersionId };
     } catch (error) {
       throw notStored('secretsmanager:CreateSecret', error);
+    }
+  }
+
+  async #put(next: NextVersion, envelope: Buffer): Promise<NextVersion> {
+    try {
+      await this.#secrets.send(
+        new PutSecretValueCommand({
+          SecretId: next.secretName,
+          ClientRequestToken: next.secretVersionId,
+          SecretBinary: envelope,
+          VersionStages: ['AWSPENDING'],
+        }),
+      );
+      return next;
+    } catch (error) {
+      const failure = describeAwsFailure('secretsmanager:PutSecretValue', error);
+      throw isGone(failure) ? unreadable(failure.cause) : notStored('secretsmanager:PutSecretValue', error);
     }
   }
 
@@ -188,42 +252,6 @@ async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Prom
     throw envelope.reason;
   }
   return [dataKey.value, envelope.value];
-}
-
-function notStored(call: string, error: unknown): ServiceError {
-  return notNow(
-    describeAwsFailure(call, error),
-    'The vault cannot take a credential now. Nothing usable was stored; try again.',
-  );
-}
-
-function notOpened(call: string, error: unknown): ServiceError {
-  const failure = describeAwsFailure(call, error);
-  return failure.kind === 'refused' && !OWN_IDENTITY.has(failure.name)
-    ? unreadable(failure.cause)
-    : notNow(failure, 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.');
-}
-
-/** AWS refused the service itself, so nothing was learned about the credential. */
-const OWN_IDENTITY: ReadonlySet<string> = new Set([
-  'UnrecognizedClientException',
-  'InvalidSignatureException',
-  'IncompleteSignatureException',
-  'ExpiredTokenException',
-  'MissingAuthenticationTokenException',
-]);
-
-function notNow(failure: AwsFailure, detail: string): ServiceError {
-  return new ServiceError('vault.unavailable', detail, { cause: failure.cause, retryAfterSeconds: 5 });
-}
-
-function unreadable(cause: Error): ServiceError {
-  return new ServiceError(
-    'credential.unreadable',
-    'The vault refuses to open this stored credential: it was removed, its encryption key is disabled, or it was altered. ' +
-      'Nothing else was used in its place. Store the credential again and delete this one; the operator finds the cause under this request id.',
-    { cause },
-  );
 }
 
 function bytes(value: Uint8Array | undefined): Buffer {

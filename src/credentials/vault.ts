@@ -16,7 +16,7 @@ import type { CurrentVersion, StoredCredential, TestResult } from './stored-cred
 
 export interface VaultParts {
   store: CredentialStore;
-  secrets: SecretVault;
+  secrets: Pick<SecretVault, 'seal' | 'open' | 'discard'>;
   identity: IdentityCheck;
   opened: OpenedCache;
   clock: Clock;
@@ -109,7 +109,7 @@ export class Vault {
   current(merchantId: MerchantId, credentialId: CredentialId, anew: boolean): Promise<CurrentVersion> {
     const { store } = this.#parts;
     const key = `${merchantId}/${credentialId}`;
-    if (anew) this.#versions.forget(key);
+    if (anew) this.forget(merchantId, credentialId);
     return this.#versions.get(key, () => store.current(merchantId, credentialId));
   }
 
@@ -124,6 +124,11 @@ export class Vault {
     return this.#parts.opened.get(place, () => this.#open(actor, merchantId, credentialId, version));
   }
 
+  /** Asks anew which version is current: another one may be. */
+  forget(merchantId: MerchantId, credentialId: CredentialId): void {
+    this.#versions.forget(`${merchantId}/${credentialId}`);
+  }
+
   /**
    * Deletes a credential. When this returns its secret is beyond anyone's reach; the ciphertext is then removed as far as AWS lets us.
    * @throws ServiceError credential.not_found | ledger.unavailable
@@ -132,7 +137,7 @@ export class Vault {
     const { store, secrets, opened, onLeftover } = this.#parts;
     const secretNames = await store.delete(merchantId, actor, credentialId);
     opened.evict(merchantId, credentialId);
-    this.#versions.forget(`${merchantId}/${credentialId}`);
+    this.forget(merchantId, credentialId);
     for (const secretName of secretNames) {
       await secrets.discard(secretName, 'in-7-days').catch((error: unknown) => {
         onLeftover(secretName, error);

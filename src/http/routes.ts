@@ -7,13 +7,17 @@ import { chat } from './handlers/chat/chat.ts';
 import { createCredential } from './handlers/credentials/create.ts';
 import { deleteCredential } from './handlers/credentials/delete.ts';
 import { getCredential } from './handlers/credentials/get.ts';
+import { getRotation } from './handlers/credentials/get-rotation.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
+import { rollBackCredential } from './handlers/credentials/rollback.ts';
+import { rotateCredential } from './handlers/credentials/rotate.ts';
 import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { getLimits } from './handlers/limits/get.ts';
 import { putLimits } from './handlers/limits/put.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
+import { approveAccount } from './handlers/ops/approve-account.ts';
 import { opsAudit } from './handlers/ops/audit.ts';
 import { createMerchant } from './handlers/ops/create-merchant.ts';
 import { listMerchants } from './handlers/ops/list-merchants.ts';
@@ -66,6 +70,9 @@ export const ROUTES: readonly Route[] = [
   route('PATCH', `${M}/credentials/:cid`, 'credentials:write', updateCredential),
   route('DELETE', `${M}/credentials/:cid`, 'credentials:write', deleteCredential),
   route('POST', `${M}/credentials/:cid/test`, 'credentials:write', testCredential),
+  route('GET', `${M}/credentials/:cid/rotation`, 'credentials:read', getRotation),
+  route('POST', `${M}/credentials/:cid/rotate`, 'credentials:write', rotateCredential),
+  route('POST', `${M}/credentials/:cid/rollback`, 'credentials:write', rollBackCredential),
 
   route('GET', `${M}/usage`, 'usage:read', usageReport),
   route('GET', `${M}/usage/records`, 'usage:read', usageRecords),
@@ -90,6 +97,12 @@ export const ROUTES: readonly Route[] = [
   route('POST', '/api/ops/merchants', 'ops:merchants:write', createMerchant),
   route('PATCH', '/api/ops/merchants/:id', 'ops:merchants:write', updateMerchant),
   route('POST', '/api/ops/merchants/:id/calls/:callId/resolve', 'ops:merchants:write', resolveCall),
+  route(
+    'POST',
+    '/api/ops/merchants/:id/credentials/:cid/approve-account',
+    'ops:merchants:write',
+    approveAccount,
+  ),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),

@@ -3,6 +3,7 @@ import type { ApiKeyStore } from '../auth/api-key-store.ts';
 import type { AuditStore } from '../audit/audit-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { Rotations } from '../credentials/rotation.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Gateway } from '../gateway/gateway.ts';
@@ -38,6 +39,7 @@ export interface Services {
   openApi: object;
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;
+  rotations: Rotations;
   sessions: Sessions;
   unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;

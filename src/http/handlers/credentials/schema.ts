@@ -14,26 +14,30 @@ const bedrockApiKey = z
   .string()
   .regex(/^[\x21-\x7e]{20,8192}$/, 'must be a Bedrock API key: 20 to 8192 characters without spaces');
 const common = { name, region, makeDefault: z.boolean().optional() };
+const accessKeyFields = {
+  kind: z.literal('access-key'),
+  awsAccessKeyId: CREDENTIAL_FIELDS.awsAccessKeyId,
+  awsSecretAccessKey: CREDENTIAL_FIELDS.awsSecretAccessKey,
+  awsSessionToken: CREDENTIAL_FIELDS.awsSessionToken.optional(),
+};
+const bedrockApiKeyFields = { kind: z.literal('bedrock-api-key'), bedrockApiKey };
+
+/** What proves, and nothing else. */
+export const newMaterial = z.discriminatedUnion('kind', [
+  z.strictObject(accessKeyFields),
+  z.strictObject(bedrockApiKeyFields),
+]);
+export type NewMaterial = z.infer<typeof newMaterial>;
 
 /** A credential as a merchant gives it. Secrets go in here and never come out: no reply schema has a place for them. */
 export const newCredential = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('access-key'),
-    awsAccessKeyId: CREDENTIAL_FIELDS.awsAccessKeyId,
-    awsSecretAccessKey: CREDENTIAL_FIELDS.awsSecretAccessKey,
-    awsSessionToken: CREDENTIAL_FIELDS.awsSessionToken.optional(),
-    ...common,
-  }),
-  z.strictObject({
-    kind: z.literal('bedrock-api-key'),
-    bedrockApiKey: bedrockApiKey,
-    ...common,
-  }),
+  z.strictObject({ ...accessKeyFields, ...common }),
+  z.strictObject({ ...bedrockApiKeyFields, ...common }),
 ]);
 export type NewCredential = z.infer<typeof newCredential>;
 
 /** The secrets of the request, in the type that does not print. */
-export function materialOf(body: NewCredential): AwsCredential {
+export function materialOf(body: NewMaterial): AwsCredential {
   if (body.kind === 'bedrock-api-key') return { kind: body.kind, apiKey: new Secret(body.bedrockApiKey) };
   return {
     kind: body.kind,

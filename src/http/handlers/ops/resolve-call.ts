@@ -2,18 +2,10 @@ import { z } from 'zod';
 import { ServiceError } from '../../../domain/errors.ts';
 import type { CallId } from '../../../domain/ids.ts';
 import { operatorEndpoint } from '../../route.ts';
+import { reason } from '../../schemas.ts';
 import { merchantIdOf } from '../../steps/load-merchant.ts';
 
 const count = z.int('must be a whole number').min(0).max(1_000_000_000);
-/** Goes into the audit trail: words, and nothing that could be a key or token. */
-const reason = z
-  .string()
-  .trim()
-  .regex(
-    /^(?!.*[A-Za-z0-9+/=_-]{33})[\x20-\x7e]{1,200}$/,
-    'must be 1 to 200 characters of plain text, with no long runs of letters and digits',
-  );
-
 const body = z.discriminatedUnion('state', [
   z.strictObject({ state: z.literal('void'), reason }),
   z.strictObject({

@@ -1,0 +1,35 @@
+import type { Config } from '../config/settings.ts';
+import type { OpenedCache } from '../credentials/opened-cache.ts';
+import { RotationSteps } from '../credentials/rotation-steps.ts';
+import type { RotationStepsParts } from '../credentials/rotation-steps.ts';
+import { RotationStore } from '../credentials/rotation-store.ts';
+import { RotationWorker } from '../credentials/rotation-worker.ts';
+import { Rotations } from '../credentials/rotation.ts';
+import { errorFields } from '../observability/logger.ts';
+import type { Base } from './base.ts';
+
+/** Another version of a stored credential under running calls. */
+export function buildRotation(
+  config: Config,
+  { logger, database }: Pick<Base, 'logger' | 'database'>,
+  { opened, ...parts }: Omit<RotationStepsParts, 'store'> & { opened: OpenedCache },
+) {
+  const store = new RotationStore(database, {
+    overlapMs: config.rotationOverlapMs,
+    minIntervalMs: config.rotationMinIntervalMs,
+  });
+  const steps = new RotationSteps({ ...parts, store });
+  const rotations = new Rotations({
+    ...parts,
+    store,
+    steps,
+    onLeft: ({ merchantId, credentialId, version }, cause) => {
+      logger.warn('rotation: a step was left to the worker', {
+        ...{ merchantId, credentialId, version },
+        ...errorFields(cause),
+      });
+    },
+  });
+  const { vault } = parts;
+  return { rotations, rotationWorker: new RotationWorker({ store, steps, vault, opened, logger }) };
+}

@@ -44,6 +44,8 @@ export interface StandIn extends AsyncDisposable {
   addModelArn(arn: string, modelId: string): void;
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
+  /** Which version of a secret bears which label; empty when there is none of this name. */
+  secretLabels(name: string): Record<string, string>;
   fault(rule: FaultRule): FaultHandle;
   /** Clears journal, faults and prompt cache; keys, roles and secrets stay. */
   forget(): void;
@@ -90,6 +92,7 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     logInvocations: (logging) => {
       world.logs.set(logging);
     },
+    secretLabels: (name) => world.secrets.labelsOf(name),
     fault: (rule) => faults.add(rule),
     forget: () => {
       journal.clear();

@@ -101,7 +101,7 @@ async function printAudit(facts: DemoFacts): Promise<void> {
   console.log('\nThe audit trail:\n');
   for (const event of items.reverse())
     console.log(
-      `  ${String(event.seq).padStart(3)}  ${event.at}  ${event.action.padEnd(20)} ${event.resource}  by ${event.actor}`,
+      `  ${String(event.seq).padStart(3)}  ${event.at}  ${event.action.padEnd(24)} ${event.resource}  by ${event.actor}`,
     );
 }
 

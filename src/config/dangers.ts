@@ -59,6 +59,7 @@ function productionProblems(config: Config): string[] {
     ENDPOINT_KMS: config.endpointKms,
     ENDPOINT_SECRETS_MANAGER: config.endpointSecretsManager,
     ENDPOINT_STS: config.endpointSts,
+    ENDPOINT_IAM: config.endpointIam,
     ENDPOINT_CLOUDWATCH_LOGS: config.endpointCloudWatchLogs,
     ENDPOINT_S3: config.endpointS3,
     JWT_JWKS_URL: config.jwtJwksUrl,

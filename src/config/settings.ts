@@ -80,6 +80,7 @@ export const SETTINGS = {
     url,
   ),
   endpointSts: optional('ENDPOINT_STS', 'Replaces the endpoint of STS.', url),
+  endpointIam: optional('ENDPOINT_IAM', 'Replaces the endpoint of IAM, which is one for all regions.', url),
   endpointCloudWatchLogs: optional(
     'ENDPOINT_CLOUDWATCH_LOGS',
     'Replaces the endpoint of CloudWatch Logs in every region.',

@@ -1,6 +1,7 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialStore } from '../credentials/credential-store.ts';
+import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
 import { AwsIdentityCheck } from '../credentials/identity-aws.ts';
 import { OpenedCache } from '../credentials/opened-cache.ts';
 import { AwsPermissionProbes } from '../credentials/permission-probes-aws.ts';
@@ -66,8 +67,15 @@ export function buildCredentials(config: Config, secrets: Secrets, { clock, logg
       secrets.serviceDefault &&
       region && { serviceDefault: { accessKey: secrets.serviceDefault, region } }),
   });
+  const iamKeys = buildIamKeys(config, { clock });
   const probes = new AwsPermissionProbes({ endpoint: bedrock });
-  const rotating = { credentials: store, vault, secrets: sealed, identity, probes };
+  const rotating = { credentials: store, vault, secrets: sealed, identity, probes, iamKeys };
   const rotation = buildRotation(config, { logger, database }, { ...rotating, opened });
-  return { vault, sessions, resolver, ...rotation, closers: [rotation.rotationWorker, resolver, opened, sealed] };
+  const closers = [rotation.rotationWorker, resolver, opened, sealed];
+  return { vault, sessions, resolver, ...rotation, closers };
+}
+
+/** The access keys of merchants' own IAM users. */
+function buildIamKeys({ endpointIam: endpoint }: Config, { clock }: Pick<Base, 'clock'>) {
+  return new AwsIamKeys({ clock, ...(endpoint && { endpoint }) });
 }

@@ -7,6 +7,9 @@ import type { CredentialId, MerchantId } from '../domain/ids.ts';
 export const ROTATION_STATES = ['pending', 'overlap', 'retired', 'rolled-back', 'failed'] as const;
 export type RotationState = (typeof ROTATION_STATES)[number];
 
+/** `material`: the merchant handed the new key in. `iam`: it was made at IAM with the current one. */
+export type RotationMode = 'material' | 'iam';
+
 /** Names one rotation: a credential and the version it brings. */
 export interface RotationName {
   merchantId: MerchantId;
@@ -46,6 +49,9 @@ export type BeginAnswer =
 /** One that a process took because it was due. */
 export interface DueRotation extends RotationName {
   state: RotationState;
+  mode: RotationMode;
+  /** Of mode `iam`, when it is over: what was done at IAM with the key that is not needed any more. */
+  keyState: 'deactivated' | 'deleted' | null;
   /** The state for which the labels in Secrets Manager were moved. */
   labelled: RotationState | null;
   overlapOver: boolean | null;

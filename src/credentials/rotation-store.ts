@@ -8,6 +8,7 @@ import type {
   BeginAnswer,
   DueRotation,
   RotationChange,
+  RotationMode,
   RotationName,
   RotationRecord,
   RotationRules,
@@ -50,9 +51,9 @@ export class RotationStore {
   async begin(
     actor: Actor,
     { merchantId, credentialId }: Omit<RotationName, 'version'>,
-    secretVersionId: string,
+    { mode, secretVersionId }: { mode: RotationMode; secretVersionId: string },
   ): Promise<BeginAnswer> {
-    const rules = JSON.stringify({ ...this.#rules, secretVersionId });
+    const rules = JSON.stringify({ ...this.#rules, mode, secretVersionId });
     const answer = await this.#one<BeginAnswer>(
       Prisma.sql`rotation_begin(${merchantId}, ${credentialId}, ${rules}::jsonb, ${actor.subject}, ${actor.requestId})`,
     );

@@ -61,7 +61,11 @@ export class Rotations {
     source: NewMaterial,
   ): Promise<Rotated> {
     const begun = begunOf(
-      await this.#parts.store.begin(actor, { merchantId, credentialId }, randomUUID()),
+      await this.#parts.store.begin(
+        actor,
+        { merchantId, credentialId },
+        { mode: 'material', secretVersionId: randomUUID() },
+      ),
     );
     try {
       await this.#seal(begun, await source());

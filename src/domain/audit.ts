@@ -13,6 +13,8 @@ export const AUDIT_ACTIONS = [
   'credential.rotation_failed',
   'credential.rolled_back',
   'credential.version_retired',
+  'credential.key_deactivated',
+  'credential.key_deleted',
   'credential.account_approved',
   'session.created',
   'call.admitted',

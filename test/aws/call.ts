@@ -25,4 +25,6 @@ export interface World {
   kms: KmsKeys;
   secrets: SecretShelf;
   logs: LogBook;
+  /** How long AWS takes to know a key that IAM made. */
+  newKeyDelayMs: { value: number };
 }

@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util';
 import { startStandIn } from './stand-in.ts';
 import type { StandIn } from './stand-in.ts';
 
-const HELP = `A stand-in for AWS (Bedrock, KMS, Secrets Manager, STS) on one loopback port. For tests and demonstrations only.
+const HELP = `A stand-in for AWS (Bedrock, KMS, Secrets Manager, STS, IAM) on one loopback port. For tests and demonstrations only.
 
   tsx test/aws/main.ts [options]
 

@@ -1,4 +1,4 @@
-import { iamResources } from './bedrock/iam-resources.ts';
+import { resourcesOf } from './bedrock/iam-resources.ts';
 import { authorize } from './identity/authorize.ts';
 import { errorAnswer } from './wire/answer.ts';
 import { AwsError, validationError } from './wire/errors.ts';
@@ -52,8 +52,9 @@ function compute({ request, route, requestId, signer }: Visit, world: World): An
     if (request.bodyState === 'too-large')
       throw validationError(`The request body is larger than ${String(BODY_BYTES_MAX)} bytes.`);
     if (!route.operate) throw unknownOperation(route);
-    const resources = route.service === 'bedrock-runtime' ? iamResources(route.resource ?? '', signer) : [];
+    const resources = resourcesOf(route, signer, world.bedrock.owned);
     authorize(signer, route.service, route.operation, resources);
+    if (route.service === 'bedrock-runtime') world.bedrock.access.check(route.resource ?? '', signer);
     return route.operate(
       { operation: route.operation, resource: route.resource, request, signer, requestId },
       world,
@@ -64,7 +65,7 @@ function compute({ request, route, requestId, signer }: Visit, world: World): An
 }
 
 function unknownOperation({ service, operation }: Route): AwsError {
-  if (service === 'sts')
+  if (service === 'sts' || service === 'iam')
     return new AwsError('InvalidAction', `Could not find operation ${operation}`, { status: 400 });
   const rest = service === 'bedrock' || service === 'bedrock-runtime';
   return new AwsError('UnknownOperationException', `The stand-in knows no operation here (${operation}).`, {

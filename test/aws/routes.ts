@@ -2,6 +2,7 @@ import { KMS_OPERATIONS } from './kms/operations.ts';
 import { SECRETS_MANAGER_OPERATIONS } from './secrets-manager/operations.ts';
 import { CLOUDWATCH_LOGS_OPERATIONS } from './logs/cloudwatch.ts';
 import { getObject, listObjects } from './logs/s3.ts';
+import { IAM_OPERATIONS } from './iam/operations.ts';
 import { STS_OPERATIONS } from './sts/operations.ts';
 import { converse, converseStream } from './bedrock/converse.ts';
 import { countTokensOperation } from './bedrock/count-tokens.ts';
@@ -103,13 +104,19 @@ const TARGETS: Readonly<Record<string, { service: Service; operations: Readonly<
     Logs_20140328: { service: 'logs', operations: CLOUDWATCH_LOGS_OPERATIONS },
   };
 
+/** What tells IAM from STS, which speaks the same protocol. */
+const IAM_VERSION = '2010-05-08';
+
 export function routeOf(request: AwsRequest): Route {
   const [prefix = '', operation = ''] = (request.headers['x-amz-target'] ?? '').split('.');
   const target = TARGETS[prefix];
   if (target) return { service: target.service, operation, operate: target.operations[operation] };
   if (request.headers['content-type']?.startsWith('application/x-www-form-urlencoded')) {
-    const action = new URLSearchParams(request.body.toString('utf8')).get('Action') ?? '';
-    return { service: 'sts', operation: action, operate: STS_OPERATIONS[action] };
+    const form = new URLSearchParams(request.body.toString('utf8'));
+    const action = form.get('Action') ?? '';
+    return form.get('Version') === IAM_VERSION
+      ? { service: 'iam', operation: action, operate: IAM_OPERATIONS[action] }
+      : { service: 'sts', operation: action, operate: STS_OPERATIONS[action] };
   }
   // A bucket may have any name: only who is signed for tells.
   if (/\/s3\/aws4_request,/.test(request.headers['authorization'] ?? '')) return s3Route(request);

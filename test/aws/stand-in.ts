@@ -12,6 +12,7 @@ import { RoleBook } from './sts/roles.ts';
 import { listen } from './wire/listener.ts';
 import { ClientGone, Reply } from './wire/reply.ts';
 import { readRequest } from './wire/request.ts';
+import type { Withheld } from './bedrock/access.ts';
 import type { FaultHandle, FaultRule } from './faults.ts';
 import type { AccessKey, BedrockApiKey } from './identity/key-ring.ts';
 import type { InvocationLogging } from './logs/records.ts';
@@ -30,7 +31,7 @@ export interface StandInOptions {
 
 /** A pretended AWS on one loopback port. For tests and demonstrations; nothing in src/ may know it. */
 export interface StandIn extends AsyncDisposable {
-  /** `http://127.0.0.1:PORT`, the endpoint of all seven services, over HTTP/1.1 and cleartext HTTP/2. */
+  /** `http://127.0.0.1:PORT`, the endpoint of all eight services, over HTTP/1.1 and cleartext HTTP/2. */
   readonly url: string;
   /** Oldest first; entries of requests under way change until their outcome is known. */
   readonly journal: readonly JournalEntry[];
@@ -38,10 +39,14 @@ export interface StandIn extends AsyncDisposable {
   addAccessKey(key: AccessKey): void;
   addBedrockApiKey(key: BedrockApiKey): void;
   addRole(role: Role): void;
+  /** Milliseconds before a key that IAM makes from now on is accepted; 0 at the start. */
+  setNewKeyDelay(ms: number): void;
   addKmsKey(key: KmsKeyInput): { arn: string };
   setKmsKeyState(keyIdOrArn: string, state: KmsKeyState): void;
   /** Says which foundation model stands behind a provisioned model or application profile ARN. */
   addModelArn(arn: string, modelId: string): void;
+  /** Takes a model away from an account or a region; `forget` gives it back. */
+  withholdModel(what: Withheld): void;
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
   /** Which version of a secret bears which label; empty when there is none of this name. */
@@ -82,12 +87,18 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     addRole: (role) => {
       world.roles.add(role);
     },
+    setNewKeyDelay: (ms) => {
+      world.newKeyDelayMs.value = ms;
+    },
     addKmsKey: (key) => world.kms.add(key),
     setKmsKeyState: (id, state) => {
       world.kms.setState(id, state);
     },
     addModelArn: (arn, modelId) => {
       world.bedrock.owned.declare(arn, modelId);
+    },
+    withholdModel: (what) => {
+      world.bedrock.access.withhold(what);
     },
     logInvocations: (logging) => {
       world.logs.set(logging);
@@ -99,6 +110,7 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
       faults.clear();
       world.logs.clear();
       world.bedrock.cache.forget();
+      world.bedrock.access.forget();
     },
     close,
     [Symbol.asyncDispose]: close,
@@ -115,6 +127,7 @@ function buildHouse(journalFile: string | undefined): House {
       kms: new KmsKeys(),
       secrets: new SecretShelf(),
       logs: new LogBook(journal),
+      newKeyDelayMs: { value: 0 },
     },
     faults: new FaultBook(),
     journal,

@@ -51,7 +51,10 @@ async function newMerchant(): Promise<{ merchant: MerchantPerson; first: Key }> 
   return { merchant, first };
 }
 
-function rotate(merchant: MerchantPerson, key: Pick<Key, 'accessKeyId' | 'secretAccessKey'>): Promise<Answer> {
+function rotate(
+  merchant: MerchantPerson,
+  key: Pick<Key, 'accessKeyId' | 'secretAccessKey'>,
+): Promise<Answer> {
   return merchant.post(`/credentials/${merchant.credentialId}/rotate`, bodyOf(key));
 }
 
@@ -190,7 +193,9 @@ test('the envelope of the new version is bound to its number, and written with t
   expect(puts).toHaveLength(1);
   expect(put).toMatchObject({ ClientRequestToken: rows[0]?.id, VersionStages: ['AWSPENDING'] });
   const data = service.standIn.journal.filter(({ operation }) => operation === 'GenerateDataKey');
-  const [asked] = data.map((entry) => JSON.parse(Buffer.from(entry.bodyBase64, 'base64').toString()) as object);
+  const [asked] = data.map(
+    (entry) => JSON.parse(Buffer.from(entry.bodyBase64, 'base64').toString()) as object,
+  );
   expect(asked).toMatchObject({ EncryptionContext: { version: '2', credential_id: merchant.credentialId } });
 });
 
@@ -205,7 +210,10 @@ describe('what is refused leaves the version before in force, and nothing of the
 
   test('a key that AWS does not know: nothing was written', async () => {
     const { merchant, first } = await newMerchant();
-    const answer = await rotate(merchant, { accessKeyId: 'AKIANOBODYKNOWSTHIS0', secretAccessKey: 'n'.repeat(40) });
+    const answer = await rotate(merchant, {
+      accessKeyId: 'AKIANOBODYKNOWSTHIS0',
+      secretAccessKey: 'n'.repeat(40),
+    });
     expect(answer.status).toBe(422);
     expect(answer.json).toMatchObject({ code: 'credential.refused_by_aws' });
     expect(await rotationOf(merchant)).toBeNull();
@@ -222,9 +230,17 @@ describe('what is refused leaves the version before in force, and nothing of the
     );
     service.standIn.addAccessKey({ ...key, state: 'deactivated' });
     expect((await answer).json).toMatchObject({ status: 422, code: 'credential.refused_by_aws' });
-    expect(await rotationOf(merchant)).toMatchObject({ state: 'failed', reason: 'credential.refused_by_aws' });
+    expect(await rotationOf(merchant)).toMatchObject({
+      state: 'failed',
+      reason: 'credential.refused_by_aws',
+    });
     expect(await versionsOf(merchant)).toHaveLength(2);
-    expect(await auditOf(merchant)).toEqual(['created', 'made_default', 'rotation_started', 'rotation_failed']);
+    expect(await auditOf(merchant)).toEqual([
+      'created',
+      'made_default',
+      'rotation_started',
+      'rotation_failed',
+    ]);
     await until('no label is left', async () => (await labelsOf(merchant))['AWSPENDING'] === undefined);
     await expectUntouched(merchant, first);
   });
@@ -233,12 +249,19 @@ describe('what is refused leaves the version before in force, and nothing of the
     const { merchant, first } = await newMerchant();
     const other = newKey('300000000003');
     const approve = (accountId: string, cid = merchant.credentialId) =>
-      operatorOf(service).post(`/api/ops/merchants/${merchant.merchantId}/credentials/${cid}/approve-account`, {
-        accountId,
-        reason: 'the merchant moves',
-      });
+      operatorOf(service).post(
+        `/api/ops/merchants/${merchant.merchantId}/credentials/${cid}/approve-account`,
+        {
+          accountId,
+          reason: 'the merchant moves',
+        },
+      );
     const refused = await rotate(merchant, other);
-    expect(refused.json).toMatchObject({ status: 422, code: 'rotation.account_changed', accountId: '300000000003' });
+    expect(refused.json).toMatchObject({
+      status: 422,
+      code: 'rotation.account_changed',
+      accountId: '300000000003',
+    });
     expect((await approve('400000000004')).status).toBe(204);
     expect((await rotate(merchant, other)).json).toMatchObject({ code: 'rotation.account_changed' });
     await expectUntouched(merchant, first);
@@ -277,7 +300,10 @@ describe('what is refused leaves the version before in force, and nothing of the
     const { merchant, first } = await newMerchant();
     const at = `/credentials/${merchant.credentialId}/rotate`;
     const apiKey = { kind: 'bedrock-api-key', bedrockApiKey: `ABSK${'k'.repeat(40)}` };
-    expect((await merchant.post(at, apiKey)).json).toMatchObject({ status: 400, problems: ['kind must be access-key'] });
+    expect((await merchant.post(at, apiKey)).json).toMatchObject({
+      status: 400,
+      problems: ['kind must be access-key'],
+    });
     expect((await merchant.post(at, { ...bodyOf(newKey()), name: 'x' })).status).toBe(400);
     const absent = `/credentials/cred_${'z'.repeat(22)}`;
     expect((await merchant.post(`${absent}/rotate`, bodyOf(newKey()))).status).toBe(404);
@@ -288,7 +314,12 @@ describe('what is refused leaves the version before in force, and nothing of the
 
   test('Secrets Manager is down: nothing pending is left', async () => {
     const { merchant, first } = await newMerchant();
-    const fault = service.standIn.fault({ operation: 'PutSecretValue', status: 400, type: 'LimitExceededException' , times: 'always' });
+    const fault = service.standIn.fault({
+      operation: 'PutSecretValue',
+      status: 400,
+      type: 'LimitExceededException',
+      times: 'always',
+    });
     expect((await rotate(merchant, newKey())).json).toMatchObject({ status: 503, code: 'vault.unavailable' });
     fault.remove();
     expect(await rotationOf(merchant)).toMatchObject({ state: 'failed', reason: 'vault.unavailable' });
@@ -310,12 +341,18 @@ test('one at a time: of many that begin at once, one does; then the overlap is i
   await endOverlap(merchant);
   // Not even the worker has to have been there.
   expect(await rotated(merchant, newKey())).toMatchObject({ rotation: { version: 3, replaces: 2 } });
-  expect((await versionsOf(merchant)).map(({ state }) => state)).toEqual(['destroyed', 'previous', 'current']);
+  expect((await versionsOf(merchant)).map(({ state }) => state)).toEqual([
+    'destroyed',
+    'previous',
+    'current',
+  ]);
 });
 
 test('a new key that may less is told of', async () => {
   const { merchant } = await newMerchant();
-  const narrow = newKey(ACCOUNT, { deny: ['bedrock:ListInferenceProfiles', 'bedrock:GetFoundationModelAvailability'] });
+  const narrow = newKey(ACCOUNT, {
+    deny: ['bedrock:ListInferenceProfiles', 'bedrock:GetFoundationModelAvailability'],
+  });
   const { warnings, rotation } = await rotated(merchant, narrow);
   expect(warnings).toEqual([
     expect.stringContaining('bedrock:ListInferenceProfiles'),
@@ -372,21 +409,24 @@ describe('calls while two versions are live', () => {
     return rows.map(({ state, version }) => `${state} ${String(version)}`);
   };
 
-  test.each(['converse', 'converse-stream'])('%s: a new key that AWS does not know yet: the one before signs', async (operation) => {
-    const { merchant, first } = await newMerchant();
-    const second = newKey();
-    await rotated(merchant, second);
-    service.standIn.fault({
-      service: 'bedrock-runtime',
-      accessKeyId: second.accessKeyId,
-      status: 403,
-      type: 'UnrecognizedClientException',
-    });
-    const answer = await merchant.post(`/model/${MODEL}/${operation}`, converseBody('hello'));
-    expect(answer.status).toBe(200);
-    expect(signers()).toEqual([second.accessKeyId, first.accessKeyId]);
-    expect(await states(merchant)).toEqual(['void 2', 'settled 1']);
-  });
+  test.each(['converse', 'converse-stream'])(
+    '%s: a new key that AWS does not know yet: the one before signs',
+    async (operation) => {
+      const { merchant, first } = await newMerchant();
+      const second = newKey();
+      await rotated(merchant, second);
+      service.standIn.fault({
+        service: 'bedrock-runtime',
+        accessKeyId: second.accessKeyId,
+        status: 403,
+        type: 'UnrecognizedClientException',
+      });
+      const answer = await merchant.post(`/model/${MODEL}/${operation}`, converseBody('hello'));
+      expect(answer.status).toBe(200);
+      expect(signers()).toEqual([second.accessKeyId, first.accessKeyId]);
+      expect(await states(merchant)).toEqual(['void 2', 'settled 1']);
+    },
+  );
 
   test('a version before that is gone at AWS, in a process that remembers it: the current one signs', async () => {
     const { merchant, first } = await newMerchant();
@@ -394,7 +434,10 @@ describe('calls while two versions are live', () => {
     await converse(merchant);
     await rotated(merchant, second);
     // What another replica would remember, had it not been told yet.
-    await admin.query(`UPDATE credential_rotations SET changed_at = changed_at - interval '1 hour' WHERE credential_id = $1`, [merchant.credentialId]);
+    await admin.query(
+      `UPDATE credential_rotations SET changed_at = changed_at - interval '1 hour' WHERE credential_id = $1`,
+      [merchant.credentialId],
+    );
     const { services } = service.service;
     service.standIn.addAccessKey({ ...first, state: 'deactivated' });
     const gateway = services.gateway;
@@ -509,8 +552,8 @@ describe('what a process that died has left is gone on with', () => {
     const { merchant } = await newMerchant();
     await leftAt(
       merchant,
-      `INSERT INTO credential_rotations (merchant_id, credential_id, version, replaces, state, secret_name, secret_version_id, started_by, started_at, changed_at, due_at)
-       SELECT merchant_id, credential_id, 2, 1, 'pending', secret_name, gen_random_uuid(), 'x', clock_timestamp(), clock_timestamp(), clock_timestamp()
+      `INSERT INTO credential_rotations (merchant_id, credential_id, version, replaces, state, mode, secret_name, secret_version_id, started_by, started_at, changed_at, due_at)
+       SELECT merchant_id, credential_id, 2, 1, 'pending', 'material', secret_name, gen_random_uuid(), 'x', clock_timestamp(), clock_timestamp(), clock_timestamp()
        FROM credential_versions WHERE credential_id = $1`,
     );
     await ended(merchant, 'failed');
@@ -522,7 +565,9 @@ describe('what a process that died has left is gone on with', () => {
     const { merchant } = await newMerchant();
     const second = newKey();
     await pendingLeft(merchant, second);
-    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [merchant.credentialId]);
+    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
+      merchant.credentialId,
+    ]);
     await ended(merchant, 'overlap');
     await until('the labels are moved', async () => (await labelsOf(merchant))['AWSCURRENT'] === 2);
     expect((await converse(merchant)).status).toBe(200);
@@ -534,7 +579,9 @@ describe('what a process that died has left is gone on with', () => {
     const second = newKey();
     await pendingLeft(merchant, second);
     service.standIn.addAccessKey({ ...second, state: 'deactivated' });
-    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [merchant.credentialId]);
+    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
+      merchant.credentialId,
+    ]);
     await ended(merchant, 'failed');
     expect(await rotationOf(merchant)).toMatchObject({ reason: 'credential.refused_by_aws' });
     expect((await versionsOf(merchant))[1]).toEqual({ version: 2, state: 'destroyed', shredded: true });
@@ -543,8 +590,15 @@ describe('what a process that died has left is gone on with', () => {
   test('sealed, and AWS does not answer: tried again, and given up after the limit', async () => {
     const { merchant } = await newMerchant();
     await pendingLeft(merchant, newKey());
-    const fault = service.standIn.fault({ service: 'sts', status: 500, type: 'InternalFailure', times: 'always' });
-    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [merchant.credentialId]);
+    const fault = service.standIn.fault({
+      service: 'sts',
+      status: 500,
+      type: 'InternalFailure',
+      times: 'always',
+    });
+    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
+      merchant.credentialId,
+    ]);
     await until('it was tried', () => Promise.resolve(fault.hits() > 1));
     expect(await rotationOf(merchant)).toMatchObject({ state: 'pending' });
     await admin.query(
@@ -558,15 +612,25 @@ describe('what a process that died has left is gone on with', () => {
 
   test('in force, and the labels not moved: moved; it takes a second try where AWS does not answer', async () => {
     const { merchant } = await newMerchant();
-    const fault = service.standIn.fault({ operation: 'UpdateSecretVersionStage', status: 400, type: 'InvalidParameterException', times: 'always' });
+    const fault = service.standIn.fault({
+      operation: 'UpdateSecretVersionStage',
+      status: 400,
+      type: 'InvalidParameterException',
+      times: 'always',
+    });
     await rotated(merchant, newKey());
     expect(await labelsOf(merchant)).toEqual({ AWSCURRENT: 1, AWSPENDING: 2 });
     fault.remove();
-    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [merchant.credentialId]);
+    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
+      merchant.credentialId,
+    ]);
     await until('the labels are moved', async () => (await labelsOf(merchant))['AWSPREVIOUS'] === 1);
     expect(await labelsOf(merchant)).toEqual({ AWSCURRENT: 2, AWSPREVIOUS: 1 });
     await until('that is written down', async () => {
-      const { rows } = await admin.query<{ labelled: string }>('SELECT labelled FROM credential_rotations WHERE credential_id = $1', [merchant.credentialId]);
+      const { rows } = await admin.query<{ labelled: string }>(
+        'SELECT labelled FROM credential_rotations WHERE credential_id = $1',
+        [merchant.credentialId],
+      );
       return rows[0]?.labelled === 'overlap';
     });
   });
@@ -575,23 +639,35 @@ describe('what a process that died has left is gone on with', () => {
     const { merchant } = await newMerchant();
     await pendingLeft(merchant, newKey());
     await merchant.send('DELETE', `/credentials/${merchant.credentialId}`);
-    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [merchant.credentialId]);
+    await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
+      merchant.credentialId,
+    ]);
     await until('it is given up', async () => {
-      const { rows } = await admin.query(`SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND state = 'failed' AND due_at IS NULL`, [merchant.credentialId]);
+      const { rows } = await admin.query(
+        `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND state = 'failed' AND due_at IS NULL`,
+        [merchant.credentialId],
+      );
       return rows.length === 1;
     });
-    expect((await versionsOf(merchant)).every(({ state, shredded }) => state === 'destroyed' && shredded)).toBe(true);
+    expect(
+      (await versionsOf(merchant)).every(({ state, shredded }) => state === 'destroyed' && shredded),
+    ).toBe(true);
   });
 
   /** A pending version whose process died before it was tested. */
   async function pendingLeft(merchant: MerchantPerson, key: Key): Promise<void> {
     // The request's own test fails as if its process were gone: the database does not let it promote or give up.
-    const cut = ['rotation_promote(text, text, integer, jsonb, jsonb, text, text)', 'rotation_fail(text, text, integer, text, text, text)'];
-    for (const signature of cut) await admin.query(`REVOKE EXECUTE ON FUNCTION ${signature} FROM merchant_bedrock_app`);
+    const cut = [
+      'rotation_promote(text, text, integer, jsonb, jsonb, text, text)',
+      'rotation_fail(text, text, integer, text, text, text)',
+    ];
+    for (const signature of cut)
+      await admin.query(`REVOKE EXECUTE ON FUNCTION ${signature} FROM merchant_bedrock_app`);
     try {
       expect((await rotate(merchant, key)).status).toBeGreaterThanOrEqual(500);
     } finally {
-      for (const signature of cut) await admin.query(`GRANT EXECUTE ON FUNCTION ${signature} TO merchant_bedrock_app`);
+      for (const signature of cut)
+        await admin.query(`GRANT EXECUTE ON FUNCTION ${signature} TO merchant_bedrock_app`);
     }
     expect((await versionsOf(merchant))[1]).toEqual({ version: 2, state: 'pending', shredded: false });
   }
@@ -607,11 +683,17 @@ test('a second process is told: it uses the new version, and forgets the one tha
   const [merchantId, credentialId] = ids as [never, never];
   expect(await services.vault.current(merchantId, credentialId, false)).toMatchObject({ version: 1 });
   await rotated(merchant, newKey());
-  await until('it has been told', async () => (await services.vault.current(merchantId, credentialId, false)).version === 2);
+  await until(
+    'it has been told',
+    async () => (await services.vault.current(merchantId, credentialId, false)).version === 2,
+  );
 });
 
 test('too soon after the last one: 429 with the time to wait; one that was rolled back does not count', async () => {
-  await using strict = await startTestService({ ...service.env, ROTATION_MIN_INTERVAL_MS: '900000', ENDPOINT_STS: service.standIn.url }, service.database);
+  await using strict = await startTestService(
+    { ...service.env, ROTATION_MIN_INTERVAL_MS: '900000', ENDPOINT_STS: service.standIn.url },
+    service.database,
+  );
   const { merchant } = await newMerchant();
   await rotated(merchant, newKey());
   await rollBack(merchant);

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { SUM_COLUMNS } from '../../src/ledger/usage-sums.ts';
 import { onboard, operatorOf } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
@@ -56,24 +57,7 @@ describe('verify', () => {
 
   const CALL = `WHERE merchant_id = $1 AND state = 'settled' AND end_user = 'ann' AND cost_nano > 0 AND images = 1 AND input_tokens = 1000`;
   const SUM = `WHERE merchant_id = $1 AND end_user = '*' AND settled > 0`;
-  const sums = [
-    'settled',
-    'voided',
-    'unknown',
-    'estimated',
-    'unpriced',
-    'throttled',
-    'failed',
-    'input_tokens',
-    'output_tokens',
-    'cache_read_tokens',
-    'cache_write_5m_tokens',
-    'cache_write_1h_tokens',
-    'images',
-    'cost_nano',
-    'correction_nano',
-    'latency_ms',
-  ];
+  // Checked below to be all there are: a new column without a check would go unseen.
   const counters = [
     'in_flight',
     'requests',
@@ -87,8 +71,22 @@ describe('verify', () => {
     'nano_overrun',
   ];
 
+  test('every number of the database is among those that are looked at', async () => {
+    const numbersOf = async (table: string): Promise<string[]> => {
+      const { rows } = await house.admin.query<{ column_name: string }>(
+        `SELECT column_name FROM information_schema.columns
+         WHERE table_schema = 'public' AND table_name = $1 AND data_type IN ('bigint', 'integer', 'numeric')`,
+        [table],
+      );
+      // A maximum is not counted: it is the limit that was in force.
+      return rows.flatMap((row) => (row.column_name.endsWith('_max') ? [] : [row.column_name])).sort();
+    };
+    expect(await numbersOf('usage_days')).toEqual([...SUM_COLUMNS].sort());
+    expect(await numbersOf('counters')).toEqual([...counters].sort());
+  });
+
   test.each<[string, string, string]>([
-    ...sums.map((column): [string, string, string] => [
+    ...SUM_COLUMNS.map((column): [string, string, string] => [
       `a sum: ${column}`,
       `UPDATE usage_days SET ${column} = ${column} + 1 ${SUM}`,
       'usage',

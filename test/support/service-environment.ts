@@ -35,6 +35,7 @@ export function environmentFor(databaseUrl: string, standInUrl: string, kmsKeyAr
     ENDPOINT_KMS: standInUrl,
     ENDPOINT_SECRETS_MANAGER: standInUrl,
     ENDPOINT_STS: standInUrl,
+    ENDPOINT_IAM: standInUrl,
     ENDPOINT_CLOUDWATCH_LOGS: standInUrl,
     ENDPOINT_S3: standInUrl,
     SHUTDOWN_GRACE_MS: '5000',

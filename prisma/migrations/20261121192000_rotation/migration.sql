@@ -23,6 +23,8 @@ CREATE TABLE credential_rotations (
   version integer NOT NULL,
   replaces integer NOT NULL,
   state text NOT NULL CHECK (state IN ('pending', 'overlap', 'retired', 'rolled-back', 'failed')),
+  mode text NOT NULL CHECK (mode IN ('material', 'iam')),
+  key_state text CHECK (key_state IN ('deactivated', 'deleted')),
   secret_name text NOT NULL,
   secret_version_id text NOT NULL,
   reason text,
@@ -42,6 +44,8 @@ CREATE TABLE credential_rotations (
   CHECK (state <> 'overlap' OR overlap_until IS NOT NULL)
 );
 COMMENT ON COLUMN credential_rotations.version IS 'The new version; "replaces" is the one before.';
+COMMENT ON COLUMN credential_rotations.mode IS 'material: the merchant handed the new key in. iam: we made it at IAM, and remove the one that is not needed any more.';
+COMMENT ON COLUMN credential_rotations.key_state IS 'Of mode iam, when it is over: what was done at IAM with the key that is not needed any more.';
 COMMENT ON COLUMN credential_rotations.labelled IS 'The state for which the labels in Secrets Manager were moved.';
 COMMENT ON COLUMN credential_rotations.due_at IS 'When a process should go on with it, if the one that has it does not; NULL: nothing is left to do.';
 CREATE UNIQUE INDEX one_open_rotation ON credential_rotations (merchant_id, credential_id) WHERE state IN ('pending', 'overlap');
@@ -74,7 +78,7 @@ CREATE FUNCTION rotation_retire(p_merchant text, p_credential text, p_version in
   END
   $$;
 
--- Begins one. p_rules: {secretVersionId, minIntervalSeconds, leaseSeconds}. Answers {verdict: 'begun', version, replaces, secretName},
+-- Begins one. p_rules: {mode, secretVersionId, minIntervalSeconds, leaseSeconds}. Answers {verdict: 'begun', version, replaces, secretName},
 -- or 'missing', or 'in_progress' or 'too_soon' with retryAfterSeconds.
 CREATE FUNCTION rotation_begin(p_merchant text, p_credential text, p_rules jsonb, p_actor text, p_request_id text) RETURNS jsonb
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
@@ -112,10 +116,10 @@ CREATE FUNCTION rotation_begin(p_merchant text, p_credential text, p_rules jsonb
       INTO new_version;
     PERFORM audit_append(p_merchant, p_actor, 'credential.rotation_started', 'credential/' || p_credential, 'allowed', p_request_id,
       jsonb_build_object('version', new_version, 'replaces', c.current_version)::text);
-    INSERT INTO credential_rotations (merchant_id, credential_id, version, replaces, state, secret_name, secret_version_id, started_by, started_at,
-      changed_at, due_at)
-    VALUES (p_merchant, p_credential, new_version, c.current_version, 'pending', place, p_rules->>'secretVersionId', p_actor, at,
-      at, at + make_interval(secs => (p_rules->>'leaseSeconds')::double precision));
+    INSERT INTO credential_rotations (merchant_id, credential_id, version, replaces, state, mode, secret_name, secret_version_id, started_by,
+      started_at, changed_at, due_at)
+    VALUES (p_merchant, p_credential, new_version, c.current_version, 'pending', p_rules->>'mode', place, p_rules->>'secretVersionId', p_actor,
+      at, at, at + make_interval(secs => (p_rules->>'leaseSeconds')::double precision));
     RETURN jsonb_build_object('verdict', 'begun', 'version', new_version, 'replaces', c.current_version, 'secretName', place);
   END
   $$;
@@ -237,14 +241,34 @@ CREATE FUNCTION rotation_rollback(p_merchant text, p_credential text, p_lease_se
   END
   $$;
 
--- The labels in Secrets Manager are as p_state wants them. What is left to do: the end of the overlap, or nothing.
+-- The labels in Secrets Manager are as p_state wants them. What is left to do: the end of the overlap, the key at IAM, or nothing.
 CREATE FUNCTION rotation_labelled(p_merchant text, p_credential text, p_version integer, p_state text) RETURNS boolean
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
   AS $$
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
-    UPDATE credential_rotations SET labelled = state, tries = 0, due_at = CASE state WHEN 'overlap' THEN overlap_until END
+    UPDATE credential_rotations SET labelled = state, tries = 0,
+        due_at = CASE WHEN state = 'overlap' THEN overlap_until WHEN mode = 'iam' AND key_state IS DISTINCT FROM 'deleted' THEN clock_timestamp() END
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version AND state = p_state;
+    RETURN FOUND;
+  END
+  $$;
+
+-- The key at IAM that a rotation left over was deactivated, or deleted. A deactivated one is looked at again after p_grace_seconds.
+CREATE FUNCTION rotation_key_done(p_merchant text, p_credential text, p_version integer, p_key_state text, p_grace_seconds double precision)
+  RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+  AS $$
+  BEGIN
+    PERFORM set_config('app.merchant_id', p_merchant, true);
+    PERFORM 1 FROM audit_heads WHERE merchant_id = p_merchant FOR UPDATE;
+    UPDATE credential_rotations SET key_state = p_key_state, tries = 0,
+        due_at = CASE p_key_state WHEN 'deactivated' THEN clock_timestamp() + make_interval(secs => p_grace_seconds) END
+      WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version AND ended_at IS NOT NULL
+        AND (key_state IS NULL OR (key_state = 'deactivated' AND p_key_state = 'deleted'));
+    IF FOUND THEN
+      PERFORM audit_append(p_merchant, 'system', 'credential.key_' || p_key_state, 'credential/' || p_credential, 'allowed', 'rotation',
+        jsonb_build_object('version', p_version)::text);
+    END IF;
     RETURN FOUND;
   END
   $$;
@@ -265,7 +289,7 @@ CREATE FUNCTION rotation_take(p_merchant text, p_credential text, p_version inte
     END IF;
     UPDATE credential_rotations SET tries = r.tries + 1, due_at = at + make_interval(secs => p_lease_seconds * least(power(2, r.tries), 32))
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version;
-    RETURN jsonb_build_object('state', r.state, 'labelled', r.labelled, 'overlapOver', r.overlap_until <= at,
+    RETURN jsonb_build_object('state', r.state, 'mode', r.mode, 'keyState', r.key_state, 'labelled', r.labelled, 'overlapOver', r.overlap_until <= at,
       'overdue', r.started_at + make_interval(secs => p_pending_seconds) <= at);
   END
   $$;
@@ -324,7 +348,8 @@ BEGIN
     'rotation_begin(text, text, jsonb, text, text)', 'rotation_sealed(text, text, integer, bytea, jsonb)',
     'rotation_promote(text, text, integer, jsonb, jsonb, text, text)', 'rotation_fail(text, text, integer, text, text, text)',
     'rotation_rollback(text, text, double precision, text, text)', 'rotation_retire(text, text, integer, text, text)',
-    'rotation_labelled(text, text, integer, text)', 'rotation_take(text, text, integer, double precision, double precision)',
+    'rotation_labelled(text, text, integer, text)',
+    'rotation_key_done(text, text, integer, text, double precision)', 'rotation_take(text, text, integer, double precision, double precision)',
     'rotation_approve_account(text, text, text, jsonb, text, text)'] LOOP
     EXECUTE format('ALTER FUNCTION %s OWNER TO merchant_bedrock_owner', signature);
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);

@@ -3,9 +3,9 @@ import { json } from '../wire/answer.ts';
 import { AwsError } from '../wire/errors.ts';
 import type { CatalogueModel } from '../catalogue.ts';
 import type { Answer } from '../wire/answer.ts';
-import type { Call } from '../call.ts';
+import type { Call, World } from '../call.ts';
 
-export function listFoundationModels({ request, signer }: Call): Answer {
+export function listFoundationModels({ request, signer }: Call, { bedrock }: World): Answer {
   const query = new URLSearchParams(request.query);
   const [provider, output, inference, custom] = [
     'byProvider',
@@ -19,7 +19,8 @@ export function listFoundationModels({ request, signer }: Call): Answer {
       (!provider || model.providerName.toLowerCase() === provider.toLowerCase()) &&
       (!output || summary.outputModalities.includes(output)) &&
       (!inference || (model.inferenceTypes as readonly string[]).includes(inference)) &&
-      !custom
+      !custom &&
+      !bedrock.access.isWithheld(model.modelId, signer.region, 'region')
     );
   });
   return json({ modelSummaries: found.map((model) => modelSummary(model, signer.region)) });
@@ -30,13 +31,15 @@ export function getFoundationModel({ resource = '', signer }: Call): Answer {
 }
 
 /** What the account may use; it does not say that this principal may invoke. */
-export function getFoundationModelAvailability({ resource = '' }: Call): Answer {
+export function getFoundationModelAvailability({ resource = '', signer }: Call, { bedrock }: World): Answer {
+  const { modelId } = known(resource);
+  const withheld = (from: 'account' | 'region') => bedrock.access.isWithheld(modelId, signer.region, from);
   return json({
-    modelId: known(resource).modelId,
-    agreementAvailability: { status: 'AVAILABLE' },
+    modelId,
+    agreementAvailability: { status: withheld('account') ? 'NOT_AVAILABLE' : 'AVAILABLE' },
     authorizationStatus: 'AUTHORIZED',
     entitlementAvailability: 'AVAILABLE',
-    regionAvailability: 'AVAILABLE',
+    regionAvailability: withheld('region') ? 'NOT_AVAILABLE' : 'AVAILABLE',
   });
 }
 

@@ -81,13 +81,18 @@ function systemSummary(
     createdAt: CREATED_AT,
     updatedAt: CREATED_AT,
     inferenceProfileArn: `arn:aws:bedrock:${region}:${accountId}:inference-profile/${id}`,
-    models: GEOGRAPHY_REGIONS[geography].map((to) => ({
+    models: destinations(geography, region).map((to) => ({
       modelArn: `arn:aws:bedrock:${to}::foundation-model/${model.modelId}`,
     })),
     inferenceProfileId: id,
     status: 'ACTIVE',
     type: 'SYSTEM_DEFINED',
   };
+}
+
+/** A global profile names the region it is called in, and one without a name for all others. */
+export function destinations(geography: Geography, region: string): readonly string[] {
+  return geography === 'global' ? [region, ''] : GEOGRAPHY_REGIONS[geography];
 }
 
 function ownSummary({ name, arn, region, modelId, createdAtMs, updatedAtMs }: OwnedModel): object {

@@ -1,3 +1,4 @@
+import { ModelAccess } from './access.ts';
 import { OwnedModels } from './owned.ts';
 import { PromptCache } from './prompt-cache.ts';
 
@@ -5,8 +6,9 @@ import { PromptCache } from './prompt-cache.ts';
 export interface BedrockState {
   cache: PromptCache;
   owned: OwnedModels;
+  access: ModelAccess;
 }
 
 export function bedrockState(): BedrockState {
-  return { cache: new PromptCache(), owned: new OwnedModels() };
+  return { cache: new PromptCache(), owned: new OwnedModels(), access: new ModelAccess() };
 }

@@ -9,7 +9,7 @@ interface FailureRow {
   status: number;
 }
 
-/** What AWS's front door calls each failure: `rest` on JSON services, `query` on STS. */
+/** What AWS's front door calls each failure: `rest` on JSON services, `query` on STS and IAM. */
 const FAILURES: Record<Failure, FailureRow> = {
   missing: { rest: 'MissingAuthenticationTokenException', query: 'MissingAuthenticationToken', status: 403 },
   incomplete: { rest: 'IncompleteSignatureException', query: 'IncompleteSignature', status: 400 },
@@ -21,7 +21,7 @@ const FAILURES: Record<Failure, FailureRow> = {
 /** A refusal at the front door, by the name and status that this service's clients know it by. */
 export function authError(service: Service, failure: Failure, message: string): AwsError {
   const row = FAILURES[failure];
-  if (service === 'sts') return new AwsError(row.query, message, { status: row.status });
+  if (service === 'sts' || service === 'iam') return new AwsError(row.query, message, { status: row.status });
   const jsonTarget = service === 'kms' || service === 'secretsmanager' || service === 'logs';
   return new AwsError(row.rest, message, { status: jsonTarget ? 400 : row.status, namespace: 'coral' });
 }

@@ -47,6 +47,7 @@ function signed(request: AwsRequest, service: Service, header: string, keys: Key
     region: claim.region,
     accessKeyId: key.accessKeyId,
     deny: key.deny ?? [],
+    policy: key.policy,
     sessionPolicy: key.sessionPolicy,
     temporary: key.sessionToken !== undefined,
   };
@@ -67,13 +68,15 @@ function bearer(token: string, keys: KeyRing): Signer {
     region: key.region ?? 'us-east-1',
     bearerFingerprint: bearerFingerprint(token),
     deny: key.deny ?? [],
+    policy: key.policy,
     temporary: false,
   };
 }
 
 function knownKey(request: AwsRequest, service: Service, key: AccessKey | undefined): AccessKey {
   const tokenFits = key?.sessionToken === request.headers['x-amz-security-token'];
-  if (!key || key.state === 'deactivated' || !tokenFits) {
+  const known = key !== undefined && (key.validFromMs ?? 0) <= Date.now();
+  if (!known || key.state === 'deactivated' || !tokenFits) {
     throw authError(service, 'unknown', 'The security token included in the request is invalid.');
   }
   return key;

@@ -1,4 +1,5 @@
-import { like, permits } from './session-policy.ts';
+import { decide, like } from './session-policy.ts';
+import type { IamResource, SessionPolicy } from './session-policy.ts';
 import { AwsError } from '../wire/errors.ts';
 import type { Service } from '../wire/errors.ts';
 import type { Signer } from './key-ring.ts';
@@ -16,31 +17,48 @@ function iamAction(service: Service, operation: string): string {
 }
 
 /**
- * Refuses what the key's `deny` list names and what its session policy does not allow.
+ * Refuses what the key's `deny` list names, and what its own policy or that of its session does not allow.
  * GetCallerIdentity needs no permission, at AWS either.
- * @throws AwsError AccessDeniedException (AccessDenied on STS)
+ * @throws AwsError AccessDeniedException (AccessDenied on STS and IAM)
  */
 export function authorize(
   signer: Signer,
   service: Service,
   operation: string,
-  resources: readonly string[],
+  resources: readonly IamResource[],
 ): void {
   const action = iamAction(service, operation);
   if (action === 'sts:GetCallerIdentity') return;
   const who = `User: ${signer.arn} is not authorized to perform: ${action}`;
-  if (signer.deny.some((pattern) => like(pattern, action))) {
-    throw accessDenied(service, `${who} because no identity-based policy allows the ${action} action`);
+  for (const resource of resources.length > 0 ? resources : [undefined]) {
+    const on = resource === undefined ? who : `${who} on resource: ${resource.arn}`;
+    if (signer.deny.some((pattern) => like(pattern, action)))
+      throw accessDenied(service, `${on} because no identity-based policy allows the ${action} action`);
+    for (const [kind, policy] of policiesOf(signer)) {
+      const decision = decide(policy, action, resource);
+      if (decision === 'implicit')
+        throw accessDenied(service, `${on} because no ${kind} policy allows the ${action} action`);
+      if (decision === 'explicit')
+        throw accessDenied(service, `${on} with an explicit deny in ${articled(kind)} policy`);
+    }
   }
-  if (signer.sessionPolicy && !permits(signer.sessionPolicy, action, resources)) {
-    throw accessDenied(service, `${who} because no session policy allows the ${action} action`);
-  }
+}
+
+function policiesOf({ policy, sessionPolicy }: Signer): [kind: string, SessionPolicy][] {
+  return [
+    ...(policy ? [['identity-based', policy] as [string, SessionPolicy]] : []),
+    ...(sessionPolicy ? [['session', sessionPolicy] as [string, SessionPolicy]] : []),
+  ];
+}
+
+function articled(kind: string): string {
+  return /^[aeiou]/.test(kind) ? `an ${kind}` : `a ${kind}`;
 }
 
 export function accessDenied(service: Service, message: string): AwsError {
   const json11 = service === 'kms' || service === 'secretsmanager' || service === 'logs';
   return new AwsError(
-    service === 'sts' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
+    service === 'sts' || service === 'iam' || service === 's3' ? 'AccessDenied' : 'AccessDeniedException',
     message,
     {
       status: json11 ? 400 : 403,

@@ -24,6 +24,8 @@ function checkScope(request: AwsRequest, service: Service, claim: SignatureClaim
       'signature',
       `Credential should be scoped to correct service: '${scopeService}'.`,
     );
+  if (service === 'iam' && claim.region !== 'us-east-1')
+    throw authError(service, 'signature', "Credential should be scoped to a valid region: 'us-east-1'.");
   const signed = new Set(claim.signedHeaders);
   const missing = requiredHeaders(request).find((names) => !names.some((name) => signed.has(name)));
   if (missing)

@@ -15,10 +15,16 @@ export interface AccessKey {
   state?: KeyState;
   /** IAM actions refused to this key: `bedrock:InvokeModel`, `kms:*`. */
   deny?: readonly string[];
+  /** All that the principal may do; absent: everything that `deny` does not name. */
+  policy?: SessionPolicy | undefined;
   /** Narrows what the key may do; set by AssumeRole with a `Policy`. */
   sessionPolicy?: SessionPolicy | undefined;
   /** Epoch milliseconds after which the key counts as expired. */
   expiresAtMs?: number;
+  /** Epoch milliseconds before which AWS does not know the key yet; set by CreateAccessKey. */
+  validFromMs?: number;
+  /** Epoch milliseconds; default: when it was first registered. */
+  createdAtMs?: number;
 }
 
 /** A Bedrock API key (bearer token). Its region is not on the wire of a loopback address, so it is declared here. */
@@ -30,6 +36,7 @@ export interface BedrockApiKey {
   arn?: string;
   state?: KeyState;
   deny?: readonly string[];
+  policy?: SessionPolicy | undefined;
 }
 
 /** Who sent a request, once proven. */
@@ -40,6 +47,7 @@ export interface Signer {
   accessKeyId?: string;
   bearerFingerprint?: string;
   deny: readonly string[];
+  policy?: SessionPolicy | undefined;
   sessionPolicy?: SessionPolicy | undefined;
   /** True for temporary credentials: chaining a role from them is limited to one hour. */
   temporary: boolean;
@@ -51,7 +59,8 @@ export class KeyRing {
   readonly #apiKeys = new Map<string, BedrockApiKey>();
 
   addAccessKey(key: AccessKey): void {
-    this.#accessKeys.set(key.accessKeyId, { ...key });
+    const createdAtMs = key.createdAtMs ?? this.#accessKeys.get(key.accessKeyId)?.createdAtMs ?? Date.now();
+    this.#accessKeys.set(key.accessKeyId, { ...key, createdAtMs });
   }
 
   addApiKey(key: BedrockApiKey): void {
@@ -60,6 +69,15 @@ export class KeyRing {
 
   accessKey(accessKeyId: string): AccessKey | undefined {
     return this.#accessKeys.get(accessKeyId);
+  }
+
+  /** In the order in which they were first registered. */
+  all(): readonly AccessKey[] {
+    return [...this.#accessKeys.values()];
+  }
+
+  removeAccessKey(accessKeyId: string): void {
+    this.#accessKeys.delete(accessKeyId);
   }
 
   apiKey(apiKey: string): BedrockApiKey | undefined {

@@ -8,6 +8,7 @@ const statementShape = z.looseObject({
   Effect: z.enum(['Allow', 'Deny']),
   Action: oneOrMore,
   Resource: oneOrMore,
+  Condition: z.record(z.string(), z.record(z.string(), oneOrMore)).optional(),
 });
 const policyShape = z.looseObject({
   Statement: z
@@ -15,8 +16,14 @@ const policyShape = z.looseObject({
     .transform((value) => (Array.isArray(value) ? value : [value])),
 });
 
-/** What a session policy leaves of a role's permissions. Conditions are not evaluated: a statement counts as if they held. */
+/** The statements of a policy: of an identity, or of a session, which leaves of a role's permissions only what both allow. */
 export type SessionPolicy = z.infer<typeof policyShape>['Statement'];
+
+/** What a call needs, and through which inference profile it needs it. */
+export interface IamResource {
+  arn: string;
+  profile?: string;
+}
 
 /** @throws AwsError MalformedPolicyDocument, also for NotAction and NotResource, which the stand-in does not read */
 export function parsePolicy(text: string): SessionPolicy {
@@ -29,18 +36,34 @@ export function parsePolicy(text: string): SessionPolicy {
   }
 }
 
-/** Whether every resource is allowed and none denied. No resources: the action alone decides. */
-export function permits(policy: SessionPolicy, action: string, resources: readonly string[]): boolean {
-  return (resources.length > 0 ? resources : [undefined]).every((resource) => {
-    const effects = policy
-      .filter((statement) => statement.Action.some((pattern) => like(pattern, action)))
-      .filter(
-        (statement) =>
-          resource === undefined || statement.Resource.some((pattern) => like(pattern, resource)),
-      )
-      .map((statement) => statement.Effect);
-    return effects.includes('Allow') && !effects.includes('Deny');
-  });
+export type Decision = 'allowed' | 'implicit' | 'explicit';
+
+/** What a policy says of one resource; `implicit` is a denial by silence. No resource: the action alone decides. */
+export function decide(policy: SessionPolicy, action: string, resource: IamResource | undefined): Decision {
+  const effects = policy
+    .filter((statement) => statement.Action.some((pattern) => like(pattern, action)))
+    .filter(
+      (statement) =>
+        resource === undefined || statement.Resource.some((pattern) => like(pattern, resource.arn)),
+    )
+    .filter((statement) => holds(statement.Condition, resource))
+    .map((statement) => statement.Effect);
+  if (effects.includes('Deny')) return 'explicit';
+  return effects.includes('Allow') ? 'allowed' : 'implicit';
+}
+
+/** Of conditions the stand-in knows those on the inference profile; what it does not know is not fulfilled. */
+function holds(condition: SessionPolicy[number]['Condition'], resource: IamResource | undefined): boolean {
+  return Object.entries(condition ?? {}).every(
+    ([operator, keys]) =>
+      /^(Arn|String)(Equals|Like)$/.test(operator) &&
+      Object.entries(keys).every(
+        ([key, patterns]) =>
+          key.toLowerCase() === 'bedrock:inferenceprofilearn' &&
+          resource?.profile !== undefined &&
+          patterns.some((pattern) => like(pattern, resource.profile ?? '')),
+      ),
+  );
 }
 
 /** IAM's `*` and `?`; without regard to case, which IAM grants to actions only and does no harm to lower-case ARNs. */

@@ -1,6 +1,7 @@
 import type { AwsError, Service } from './errors.ts';
 
 export const STS_NAMESPACE = 'https://sts.amazonaws.com/doc/2011-06-15/';
+export const IAM_NAMESPACE = 'https://iam.amazonaws.com/doc/2010-05-08/';
 
 /** Tokens of one model run in four buckets that never overlap: `input` excludes cached tokens, as AWS counts them. */
 export interface Usage {
@@ -51,7 +52,7 @@ export function amzJson(body: object): UnaryAnswer {
   return { ...json(body), headers: { 'content-type': 'application/x-amz-json-1.1' } };
 }
 
-/** 200 of the Query protocol (STS). */
+/** 200 of the Query protocol (STS, IAM). */
 export function xml(text: string): UnaryAnswer {
   return { kind: 'unary', status: 200, headers: { 'content-type': 'text/xml' }, body: Buffer.from(text) };
 }
@@ -79,13 +80,15 @@ const restError: ErrorForm = (error) => {
 const amzJsonError: ErrorForm = (error) =>
   amzJson({ __type: error.type, ...(error.message && { message: error.message }) });
 
-const queryError: ErrorForm = (error, requestId) => {
-  const fault = (error.options.status ?? 400) < 500 ? 'Sender' : 'Receiver';
-  const content = `<Type>${fault}</Type><Code>${escapeXml(error.type)}</Code><Message>${escapeXml(error.message)}</Message>`;
-  return xml(
-    `<ErrorResponse xmlns="${STS_NAMESPACE}"><Error>${content}</Error><RequestId>${requestId}</RequestId></ErrorResponse>`,
-  );
-};
+const queryError =
+  (namespace: string): ErrorForm =>
+  (error, requestId) => {
+    const fault = (error.options.status ?? 400) < 500 ? 'Sender' : 'Receiver';
+    const content = `<Type>${fault}</Type><Code>${escapeXml(error.type)}</Code><Message>${escapeXml(error.message)}</Message>`;
+    return xml(
+      `<ErrorResponse xmlns="${namespace}"><Error>${content}</Error><RequestId>${requestId}</RequestId></ErrorResponse>`,
+    );
+  };
 
 const s3Error: ErrorForm = (error, requestId) => ({
   ...xml(
@@ -99,7 +102,8 @@ const ERROR_FORMS: Record<Service, ErrorForm> = {
   bedrock: restError,
   kms: amzJsonError,
   secretsmanager: amzJsonError,
-  sts: queryError,
+  sts: queryError(STS_NAMESPACE),
+  iam: queryError(IAM_NAMESPACE),
   logs: amzJsonError,
   s3: s3Error,
 };

@@ -1,5 +1,14 @@
 /** The services that the stand-in speaks for, by the name of their AWS SDK client. */
-export const SERVICES = ['bedrock-runtime', 'bedrock', 'kms', 'secretsmanager', 'sts', 'logs', 's3'] as const;
+export const SERVICES = [
+  'bedrock-runtime',
+  'bedrock',
+  'kms',
+  'secretsmanager',
+  'sts',
+  'iam',
+  'logs',
+  's3',
+] as const;
 export type Service = (typeof SERVICES)[number];
 
 /** Where an error type lives: `bedrock` for the service's own errors, `coral` for those of AWS's front door. */

@@ -241,10 +241,10 @@ async function useEverySecret(person: MerchantPerson = merchant): Promise<void> 
     keep('initialize default', person.post('/initialize', { modelId: MODEL, useServiceDefaults: true })),
     keep('store', person.post('/credentials', newAccessKey())),
     keep('store key', person.post('/credentials', newBedrockKey)),
-    keep('test', person.post(`/credentials/${person.credentialId}/test`, {})),
-    keep('rotate', person.post(`/credentials/${person.credentialId}/rotate`, newMaterial())).then(() =>
-      keep('roll back', person.send('POST', `/credentials/${person.credentialId}/rollback`)),
-    ),
+    // One after the other: a test would tell that its version is replaced meanwhile.
+    keep('test', person.post(`/credentials/${person.credentialId}/test`, {}))
+      .then(() => keep('rotate', person.post(`/credentials/${person.credentialId}/rotate`, newMaterial())))
+      .then(() => keep('roll back', person.send('POST', `/credentials/${person.credentialId}/rollback`))),
   ]);
 }
 

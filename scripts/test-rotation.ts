@@ -63,6 +63,9 @@ async function main(): Promise<void> {
       forMs: minutes * 60_000,
       everyMs: 2_000,
       deaths: Object.keys(STEPS),
+    }).catch((error: unknown) => {
+      // Nothing that this test sends is secret.
+      throw new Failure(error instanceof Error ? (error.stack ?? error.message) : String(error));
     });
     await print(`${render(result)}\n`, '');
     const problems = problemsOf(result);

@@ -68,8 +68,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore } = this.#parts;
-    const { deliverer, rotationWorker } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, answerStore, deliverer } = this.#parts;
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {
@@ -86,7 +85,7 @@ export class Service implements AsyncDisposable {
     });
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
-    this.#every(ROTATE_EVERY_MS, 'rotation', () => rotationWorker.round());
+    this.#every(ROTATE_EVERY_MS, 'rotation', () => this.rotate());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(PARTITIONS_EVERY_MS, 'partitions', () => ledgerStore.makePartitions(PARTITIONS_AHEAD_MONTHS));
@@ -112,6 +111,11 @@ export class Service implements AsyncDisposable {
   async reconcile(): Promise<void> {
     const { resolved, looked } = await this.#parts.reconciler.round();
     if (looked > 0) this.logger.info('unknown calls looked at', { looked, resolved });
+  }
+
+  /** Goes on with rotations that are due, as is done every second. */
+  rotate(): Promise<void> {
+    return this.#parts.rotationWorker.round();
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

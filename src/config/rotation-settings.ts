@@ -14,4 +14,10 @@ export const ROTATION_SETTINGS = {
     integer(0, 86_400_000),
     '900000',
   ),
+  rotationKeyGraceMs: setting(
+    'ROTATION_KEY_GRACE_MS',
+    'Milliseconds. How long a key that we made or replaced at IAM stays deactivated before it is deleted.',
+    integer(0, 2_592_000_000),
+    '86400000',
+  ),
 } as const;

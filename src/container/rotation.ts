@@ -1,5 +1,7 @@
 import type { Config } from '../config/settings.ts';
 import type { OpenedCache } from '../credentials/opened-cache.ts';
+import type { IamKeys } from '../credentials/iam-keys.ts';
+import { RotationKeys } from '../credentials/rotation-keys.ts';
 import { RotationSteps } from '../credentials/rotation-steps.ts';
 import type { RotationStepsParts } from '../credentials/rotation-steps.ts';
 import { RotationStore } from '../credentials/rotation-store.ts';
@@ -12,17 +14,25 @@ import type { Base } from './base.ts';
 export function buildRotation(
   config: Config,
   { logger, database }: Pick<Base, 'logger' | 'database'>,
-  { opened, ...parts }: Omit<RotationStepsParts, 'store'> & { opened: OpenedCache },
+  {
+    opened,
+    iamKeys,
+    ...parts
+  }: Omit<RotationStepsParts, 'store'> & { opened: OpenedCache; iamKeys: IamKeys },
 ) {
   const store = new RotationStore(database, {
     overlapMs: config.rotationOverlapMs,
     minIntervalMs: config.rotationMinIntervalMs,
+    keyGraceMs: config.rotationKeyGraceMs,
   });
   const steps = new RotationSteps({ ...parts, store });
+  const keys = new RotationKeys({ ...parts, store, iamKeys });
   const rotations = new Rotations({
     ...parts,
     store,
     steps,
+    keys,
+    iamKeys,
     onLeft: ({ merchantId, credentialId, version }, cause) => {
       logger.warn('rotation: a step was left to the worker', {
         ...{ merchantId, credentialId, version },
@@ -31,5 +41,5 @@ export function buildRotation(
     },
   });
   const { vault } = parts;
-  return { rotations, rotationWorker: new RotationWorker({ store, steps, vault, opened, logger }) };
+  return { rotations, rotationWorker: new RotationWorker({ store, steps, keys, vault, opened, logger }) };
 }

@@ -10,6 +10,9 @@ export type RotationState = (typeof ROTATION_STATES)[number];
 /** `material`: the merchant handed the new key in. `iam`: it was made at IAM with the current one. */
 export type RotationMode = 'material' | 'iam';
 
+/** What was done with a key at IAM; `none`: there is none, or none that we may do anything with. */
+export type KeyState = 'deactivated' | 'deleted' | 'none';
+
 /** Names one rotation: a credential and the version it brings. */
 export interface RotationName {
   merchantId: MerchantId;
@@ -51,7 +54,7 @@ export interface DueRotation extends RotationName {
   state: RotationState;
   mode: RotationMode;
   /** Of mode `iam`, when it is over: what was done at IAM with the key that is not needed any more. */
-  keyState: 'deactivated' | 'deleted' | null;
+  keyState: KeyState | null;
   /** The state for which the labels in Secrets Manager were moved. */
   labelled: RotationState | null;
   overlapOver: boolean | null;
@@ -70,4 +73,6 @@ export interface RotationChange extends RotationName {
 export interface RotationRules {
   overlapMs: number;
   minIntervalMs: number;
+  /** Between deactivating a key at IAM and deleting it. */
+  keyGraceMs: number;
 }

@@ -35,6 +35,11 @@ export function isFinal(error: unknown): error is ServiceError {
   return error instanceof ServiceError && FINAL.has(error.code);
 }
 
+/** A key that was made a moment ago is not known everywhere for some seconds. */
+export function isUnknownKey(error: unknown): boolean {
+  return error instanceof ServiceError && error.options.extra?.['refusal'] === 'unknown-key';
+}
+
 /**
  * What is done with a rotation after its new version was sealed, by the request that began it or, when that died, by any process.
  * Every step can be done twice.

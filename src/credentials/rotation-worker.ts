@@ -2,8 +2,9 @@ import type { ServiceError } from '../domain/errors.ts';
 import type { Logger } from '../observability/logger.ts';
 import { errorFields } from '../observability/logger.ts';
 import type { OpenedCache } from './opened-cache.ts';
+import type { RotationKeys } from './rotation-keys.ts';
 import type { DueRotation, RotationChange, RotationName } from './rotation-state.ts';
-import { isFinal } from './rotation-steps.ts';
+import { isFinal, isUnknownKey } from './rotation-steps.ts';
 import type { RotationSteps } from './rotation-steps.ts';
 import type { RotationStore } from './rotation-store.ts';
 import type { Vault } from './vault.ts';
@@ -11,6 +12,7 @@ import type { Vault } from './vault.ts';
 export interface RotationWorkerParts {
   store: Pick<RotationStore, 'due' | 'take' | 'fail' | 'retire' | 'changed'>;
   steps: Pick<RotationSteps, 'prove' | 'label'>;
+  keys: Pick<RotationKeys, 'clean'>;
   vault: Pick<Vault, 'forget'>;
   opened: Pick<OpenedCache, 'forget'>;
   logger: Logger;
@@ -91,8 +93,10 @@ export class RotationWorker implements AsyncDisposable {
       if (outcome === 'promoted') await steps.label(due, 'overlap');
     } else if (due.state === 'overlap' && due.overlapOver === true) {
       if (await store.retire(ACTOR, due)) await steps.label(due, 'retired');
-    } else {
+    } else if (due.labelled !== due.state) {
       await steps.label(due, due.state);
+    } else {
+      await this.#parts.keys.clean(ACTOR, due);
     }
   }
 
@@ -102,8 +106,9 @@ export class RotationWorker implements AsyncDisposable {
     try {
       return await steps.prove(ACTOR, due);
     } catch (error) {
-      if (!isFinal(error) && !due.overdue) throw error;
-      const reason = isFinal(error) ? reasonOf(error) : 'timed-out';
+      const final = isFinal(error) && !(due.mode === 'iam' && isUnknownKey(error));
+      if (!final && !due.overdue) throw error;
+      const reason = final ? reasonOf(error) : 'timed-out';
       await store.fail(ACTOR, due, reason);
       return `failed: ${reason}`;
     }

@@ -3,14 +3,24 @@ import type { Actor } from '../domain/audit.ts';
 import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import type { IamKeys } from './iam-keys.ts';
 import { keyHint } from './material.ts';
-import { accountChanged, failed } from './rotation-steps.ts';
+import type { RotationKeys } from './rotation-keys.ts';
+import { accountChanged, failed, isUnknownKey } from './rotation-steps.ts';
 import type { RotationSteps, RotationStepsParts } from './rotation-steps.ts';
-import type { BeginAnswer, BegunRotation, RotationName, RotationRecord } from './rotation-state.ts';
+import type {
+  BeginAnswer,
+  BegunRotation,
+  RotationMode,
+  RotationName,
+  RotationRecord,
+} from './rotation-state.ts';
 import type { CurrentVersion, StoredCredential } from './stored-credential.ts';
 
 export interface RotationParts extends RotationStepsParts {
   steps: RotationSteps;
+  keys: Pick<RotationKeys, 'makeRoom'>;
+  iamKeys: Pick<IamKeys, 'create'>;
   /** A step was left to the worker, which does it again. */
   onLeft: (name: RotationName, cause: unknown) => void;
 }
@@ -20,8 +30,14 @@ export interface Rotated {
   rotation: RotationRecord;
 }
 
-/** Where the new material of a rotation comes from. Asked only when the rotation has begun, and once. */
-export type NewMaterial = () => Promise<AwsCredential>;
+/** Where the new material of a rotation comes from. It is made when the rotation has begun, once. */
+interface NewMaterial {
+  mode: RotationMode;
+  make: () => Promise<AwsCredential>;
+}
+
+/** How long a key that was made a moment ago is asked for again. Milliseconds. */
+const UNKNOWN_KEY_DELAYS_MS = [500, 1_000, 2_000, 4_000, 6_000];
 
 /** Another credential in the place of a stored one, under running calls (docs/decisions/0014). */
 export class Rotations {
@@ -50,27 +66,40 @@ export class Rotations {
       const approved = await this.#parts.store.approvedAccount(merchantId, credentialId);
       if (approved === undefined || approved !== found.accountId) throw accountChanged(stored, found);
     }
-    return this.rotateFrom(actor, merchantId, credentialId, () => Promise.resolve(material));
+    return this.#rotate(actor, stored, merchantId, {
+      mode: 'material',
+      make: () => Promise.resolve(material),
+    });
   }
 
-  /** The same with material that is made once the rotation has begun, e.g. at IAM. @throws ServiceError as `rotate`, and what `source` throws */
-  async rotateFrom(
+  /**
+   * Rotates to a new key of the same IAM user, which is made with the current one; the old one is deactivated after the overlap, and deleted
+   * after a grace. @throws ServiceError as `rotate` and RotationKeys.makeRoom
+   */
+  async rotateAtIam(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<Rotated> {
+    const { credentials, keys, iamKeys } = this.#parts;
+    const stored = await credentials.get(merchantId, credentialId);
+    const owner = await keys.makeRoom(actor, merchantId, stored);
+    return this.#rotate(actor, stored, merchantId, { mode: 'iam', make: () => iamKeys.create(owner) });
+  }
+
+  async #rotate(
     actor: Actor,
+    { id: credentialId }: StoredCredential,
     merchantId: MerchantId,
-    credentialId: CredentialId,
     source: NewMaterial,
   ): Promise<Rotated> {
     const begun = begunOf(
       await this.#parts.store.begin(
         actor,
         { merchantId, credentialId },
-        { mode: 'material', secretVersionId: randomUUID() },
+        { mode: source.mode, secretVersionId: randomUUID() },
       ),
     );
     try {
-      await this.#seal(begun, await source());
+      await this.#seal(begun, await source.make());
       // Somebody may have given it up meanwhile, or rolled it back.
-      if ((await this.#parts.steps.prove(actor, begun)) === 'failed') throw failed('timed-out');
+      if ((await this.#prove(actor, begun, source.mode)) === 'failed') throw failed('timed-out');
     } catch (error) {
       await this.#giveUp(actor, begun, error);
       throw error;
@@ -129,6 +158,18 @@ export class Rotations {
     const { secrets, store } = this.#parts;
     const sealed = await secrets.sealNext(begun, material, begun);
     if (!(await store.sealed(begun, sealed, keyHint(material)))) throw failed('interrupted');
+  }
+
+  async #prove(actor: Actor, begun: BegunRotation, mode: RotationMode) {
+    for (const delayMs of mode === 'iam' ? UNKNOWN_KEY_DELAYS_MS : []) {
+      try {
+        return await this.#parts.steps.prove(actor, begun);
+      } catch (error) {
+        if (!isUnknownKey(error)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, delayMs));
+      }
+    }
+    return this.#parts.steps.prove(actor, begun);
   }
 
   /** The caller is told no, so nothing may come of it later. Where the database is away, the worker decides, and the caller has to look. */

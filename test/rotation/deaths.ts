@@ -10,7 +10,13 @@ interface Step {
   /** How the rotation must end. */
   ends: 'failed' | 'in force';
   /** Returns when the step is under way; what it gives back is called when the process is dead. */
-  reach: (scene: { town: Town; citizen: Citizen; key: Key }) => Promise<() => Promise<void>>;
+  reach: (scene: Scene) => Promise<() => Promise<void>>;
+}
+
+interface Scene {
+  town: Town;
+  citizen: Citizen;
+  key: Key;
 }
 
 const HELD_MS = 4_000;
@@ -33,16 +39,11 @@ function atAws(operation: string, how: 'delayMs' | 'beforeHeadersHangMs', byNewK
   };
 }
 
-/** Waits until a statement waits for the merchant's audit head, which the harness has. `late`: it goes on after the death. */
-function inPostgres(statement: string): Step['reach'] {
-  return async ({ town, citizen }) => {
-    // Before it: the whole test of the new version needs no head but that of its opening.
-    if (statement === 'rotation_promote')
-      await until('the test is under way', () =>
-        town.standIn.journal.some(
-          ({ operation, accessKeyId }) => operation === 'ListInferenceProfiles' && accessKeyId !== undefined,
-        ),
-      );
+/** Waits until a statement waits for the merchant's audit head, which the harness takes when nothing before that statement needs it any more. */
+function inPostgres(statement: string, isNext: (scene: Scene) => boolean | Promise<boolean>): Step['reach'] {
+  return async (scene) => {
+    const { town, citizen } = scene;
+    await until(`${statement} is next`, () => isNext(scene));
     const client = await town.admin.connect();
     await client.query('BEGIN');
     await client.query('SELECT 1 FROM audit_heads WHERE merchant_id = $1 FOR UPDATE', [citizen.id]);
@@ -71,7 +72,18 @@ export const STEPS: Readonly<Record<string, Step>> = {
   'writing the ciphertext': { ends: 'failed', reach: atAws('PutSecretValue', 'delayMs') },
   'ciphertext written': { ends: 'failed', reach: atAws('PutSecretValue', 'beforeHeadersHangMs') },
   testing: { ends: 'in force', reach: atAws('ListInferenceProfiles', 'delayMs', true) },
-  promoting: { ends: 'in force', reach: inPostgres('rotation_promote') },
+  promoting: {
+    // The last question of the test takes its time, so that the lock is there before the answer.
+    ends: 'in force',
+    reach: (scene) => {
+      const { accessKeyId } = scene.key;
+      const fault = scene.town.standIn.fault({
+        ...{ operation: 'GetFoundationModelAvailability', accessKeyId },
+        delayMs: 1_500,
+      });
+      return inPostgres('rotation_promote', () => fault.hits() > 0)(scene);
+    },
+  },
   labelling: { ends: 'in force', reach: atAws('UpdateSecretVersionStage', 'delayMs') },
   overlapping: {
     ends: 'in force',
@@ -80,7 +92,13 @@ export const STEPS: Readonly<Record<string, Step>> = {
       return nothing;
     },
   },
-  retiring: { ends: 'in force', reach: inPostgres('rotation_retire') },
+  retiring: {
+    ends: 'in force',
+    reach: inPostgres('rotation_retire', async ({ town, citizen }) => {
+      const rotation = await town.rotationOf(citizen);
+      return rotation?.state === 'overlap' && rotation.labelled === 'overlap';
+    }),
+  },
 };
 
 /**

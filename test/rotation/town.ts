@@ -175,6 +175,7 @@ export async function until(
   isSo: () => boolean | Promise<boolean>,
   limitMs = 20_000,
 ): Promise<void> {
-  for (const giveUpAt = performance.now() + limitMs; !(await isSo()); await sleep(10))
+  for (const giveUpAt = performance.now() + limitMs; !(await isSo()); await sleep(10)) {
     if (performance.now() > giveUpAt) throw new Error(`waited ${String(limitMs)} ms in vain: ${what}`);
+  }
 }

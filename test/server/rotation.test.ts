@@ -2,8 +2,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/g
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { AWS } from '../support/aws-keys.ts';
-import { converseBody, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
-import type { Answer, MerchantPerson } from '../support/people.ts';
+import { converseBody, MerchantPerson, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
+import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -16,7 +16,10 @@ let merchants = 0;
 let keys = 0;
 
 beforeAll(async () => {
-  service = await startTestService({ ROTATION_MIN_INTERVAL_MS: '0' });
+  service = await startTestService({
+    ROTATION_MIN_INTERVAL_MS: '0',
+    ROTATION_KEY_GRACE_MS: '0',
+  });
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
 });
@@ -129,9 +132,12 @@ async function endOverlap({ credentialId }: MerchantPerson): Promise<void> {
   );
 }
 
+/** Asks again until it is so; meanwhile the service does at once what it does every second. */
 async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 20_000; !(await isSo()); await sleep(20))
+  for (const end = Date.now() + 20_000; !(await isSo()); await sleep(20)) {
     if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+    await service.service.rotate();
+  }
 }
 
 async function retired(merchant: MerchantPerson): Promise<void> {
@@ -440,8 +446,6 @@ describe('calls while two versions are live', () => {
     );
     const { services } = service.service;
     service.standIn.addAccessKey({ ...first, state: 'deactivated' });
-    const gateway = services.gateway;
-    expect(gateway).toBeDefined();
     await admin.query('UPDATE credentials SET current_version = 1 WHERE id = $1', [merchant.credentialId]);
     services.vault.forget(merchant.merchantId as never, merchant.credentialId as never);
     expect((await converse(merchant)).status).toBe(200);
@@ -480,23 +484,20 @@ describe('calls while two versions are live', () => {
   });
 
   test('a process that remembers the version before goes on with it in the overlap, and not a moment longer', async () => {
-    const { merchant, first } = await newMerchant();
+    const { merchant } = await newMerchant();
     const second = newKey();
     await rotated(merchant, second);
-    const { ledger } = { ledger: (version: number) => holdWith(merchant, version) };
-    expect(await ledger(1)).toBe('admitted');
-    expect(await ledger(2)).toBe('admitted');
+    expect(await holdWith(merchant, 1)).toBe('admitted');
+    expect(await holdWith(merchant, 2)).toBe('admitted');
     await endOverlap(merchant);
-    expect(await ledger(1)).toBe('credential');
-    expect(await ledger(2)).toBe('admitted');
-    expect(first).toBeDefined();
+    expect(await holdWith(merchant, 1)).toBe('credential');
+    expect(await holdWith(merchant, 2)).toBe('admitted');
   });
 
   test('a pending version signs nothing, whatever a process believes', async () => {
     const { merchant } = await newMerchant();
-    service.standIn.fault({ operation: 'GetCallerIdentity', accessKeyId: newKey().accessKeyId });
     const key = newKey();
-    // The first question is asked before anything is written; the second one is the test.
+    // One of the questions of the test.
     service.standIn.fault({ operation: 'ListInferenceProfiles', accessKeyId: key.accessKeyId, delayMs: 500 });
     const answer = rotate(merchant, key);
     await until('it is pending', async () => (await versionsOf(merchant)).length === 2);
@@ -699,7 +700,6 @@ test('too soon after the last one: 429 with the time to wait; one that was rolle
   await rollBack(merchant);
   await rotated(merchant, newKey());
   await retired(merchant);
-  const { MerchantPerson } = await import('../support/people.ts');
   const person = new MerchantPerson(strict.url, {
     merchantId: merchant.merchantId,
     token: merchant.token ?? '',
@@ -709,4 +709,102 @@ test('too soon after the last one: 429 with the time to wait; one that was rolle
   const answer = await rotate(person, newKey());
   expect(answer.json).toMatchObject({ status: 429, code: 'rotation.too_soon' });
   expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(600);
+});
+
+describe('with a new key made at IAM', () => {
+  const atIam = (merchant: MerchantPerson) =>
+    merchant.post(`/credentials/${merchant.credentialId}/rotate`, { mode: 'iam' });
+  /** Keys of the user at AWS, by whether they are active. */
+  const keysAtIam = (arn: string) =>
+    service.standIn.accessKeysOf(arn).map(({ accessKeyId, state = 'active' }) => [accessKeyId, state]);
+
+  async function newUser(): Promise<{ merchant: MerchantPerson; first: Key; arn: string }> {
+    const { merchant, first } = await newMerchant();
+    const arn = `arn:aws:iam::${ACCOUNT}:user/${merchant.merchantId}`;
+    service.standIn.addAccessKey({ ...first, arn });
+    return { merchant, first, arn };
+  }
+
+  const cleaned = (merchant: MerchantPerson) =>
+    until('nothing is left to do', async () => {
+      const { rows } = await admin.query(
+        `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND due_at IS NOT NULL`,
+        [merchant.credentialId],
+      );
+      return rows.length === 0;
+    });
+
+  test('made with the current key, tested until AWS knows it; the old one is deactivated after the overlap, then deleted', async () => {
+    const { merchant, first, arn } = await newUser();
+    service.standIn.setNewKeyDelay(700);
+    const answer = await atIam(merchant);
+    service.standIn.setNewKeyDelay(0);
+    expect({ status: answer.status, text: answer.text }).toMatchObject({ status: 200 });
+    expect(service.standIn.journal.find(({ operation }) => operation === 'CreateAccessKey')).toMatchObject({
+      accessKeyId: first.accessKeyId,
+    });
+    const made = keysAtIam(arn).map(([id]) => id);
+    expect(made).toHaveLength(2);
+    expect((await converse(merchant)).status).toBe(200);
+    expect(signers().at(-1)).toBe(made.find((id) => id !== first.accessKeyId));
+    await endOverlap(merchant);
+    await cleaned(merchant);
+    expect(keysAtIam(arn)).toEqual([[made.find((id) => id !== first.accessKeyId), 'active']]);
+    expect((await auditOf(merchant)).slice(-3)).toEqual([
+      'version_retired',
+      'key_deactivated',
+      'key_deleted',
+    ]);
+    expect((await atIam(merchant)).status).toBe(200);
+  });
+
+  test('a second key that is not ours is in the way: nothing is begun, and it stays', async () => {
+    const { merchant, arn } = await newUser();
+    service.standIn.addAccessKey({ ...newKey(), arn });
+    expect((await atIam(merchant)).json).toMatchObject({ status: 422, refusal: 'key-limit' });
+    expect(await rotationOf(merchant)).toBeNull();
+    expect(keysAtIam(arn)).toHaveLength(2);
+  });
+
+  test('rolled back: the new key is the one that goes', async () => {
+    const { merchant, first, arn } = await newUser();
+    expect((await atIam(merchant)).status).toBe(200);
+    expect((await rollBack(merchant)).status).toBe(200);
+    await cleaned(merchant);
+    expect(keysAtIam(arn)).toEqual([[first.accessKeyId, 'active']]);
+  });
+
+  test('a key that was made and not kept, because the vault was away: found by its age, and deleted', async () => {
+    const { merchant, first, arn } = await newUser();
+    const fault = service.standIn.fault({
+      operation: 'PutSecretValue',
+      status: 400,
+      type: 'LimitExceededException',
+      times: 'always',
+    });
+    expect((await atIam(merchant)).json).toMatchObject({ code: 'vault.unavailable' });
+    fault.remove();
+    expect(keysAtIam(arn)).toHaveLength(2);
+    await cleaned(merchant);
+    expect(keysAtIam(arn)).toEqual([[first.accessKeyId, 'active']]);
+  });
+
+  test('a key that may not make others, and a kind that has none', async () => {
+    const { merchant, first, arn } = await newUser();
+    service.standIn.addAccessKey({ ...first, arn, deny: ['iam:*'] });
+    expect((await atIam(merchant)).json).toMatchObject({ status: 422, refusal: 'not-permitted' });
+    const apiKey = {
+      kind: 'bedrock-api-key',
+      name: 'x',
+      region: 'us-east-1',
+      bedrockApiKey: `ABSK${'q'.repeat(40)}`,
+    };
+    service.standIn.addBedrockApiKey({ apiKey: apiKey.bedrockApiKey, accountId: ACCOUNT });
+    const { json } = await merchant.post('/credentials', apiKey);
+    expect(
+      (await merchant.post(`/credentials/${String(json['id'])}/rotate`, { mode: 'iam' })).json,
+    ).toMatchObject({
+      code: 'request.invalid',
+    });
+  });
 });

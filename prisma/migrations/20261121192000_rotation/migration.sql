@@ -24,7 +24,7 @@ CREATE TABLE credential_rotations (
   replaces integer NOT NULL,
   state text NOT NULL CHECK (state IN ('pending', 'overlap', 'retired', 'rolled-back', 'failed')),
   mode text NOT NULL CHECK (mode IN ('material', 'iam')),
-  key_state text CHECK (key_state IN ('deactivated', 'deleted')),
+  key_state text CHECK (key_state IN ('deactivated', 'deleted', 'none')),
   secret_name text NOT NULL,
   secret_version_id text NOT NULL,
   reason text,
@@ -45,7 +45,7 @@ CREATE TABLE credential_rotations (
 );
 COMMENT ON COLUMN credential_rotations.version IS 'The new version; "replaces" is the one before.';
 COMMENT ON COLUMN credential_rotations.mode IS 'material: the merchant handed the new key in. iam: we made it at IAM, and remove the one that is not needed any more.';
-COMMENT ON COLUMN credential_rotations.key_state IS 'Of mode iam, when it is over: what was done at IAM with the key that is not needed any more.';
+COMMENT ON COLUMN credential_rotations.key_state IS 'Of mode iam, when it is over: what was done at IAM with the key that is not needed any more; none: there is none.';
 COMMENT ON COLUMN credential_rotations.labelled IS 'The state for which the labels in Secrets Manager were moved.';
 COMMENT ON COLUMN credential_rotations.due_at IS 'When a process should go on with it, if the one that has it does not; NULL: nothing is left to do.';
 CREATE UNIQUE INDEX one_open_rotation ON credential_rotations (merchant_id, credential_id) WHERE state IN ('pending', 'overlap');
@@ -248,13 +248,13 @@ CREATE FUNCTION rotation_labelled(p_merchant text, p_credential text, p_version 
   BEGIN
     PERFORM set_config('app.merchant_id', p_merchant, true);
     UPDATE credential_rotations SET labelled = state, tries = 0,
-        due_at = CASE WHEN state = 'overlap' THEN overlap_until WHEN mode = 'iam' AND key_state IS DISTINCT FROM 'deleted' THEN clock_timestamp() END
+        due_at = CASE WHEN state = 'overlap' THEN overlap_until WHEN mode = 'iam' AND ended_at IS NOT NULL AND key_state IS NULL THEN clock_timestamp() END
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version AND state = p_state;
     RETURN FOUND;
   END
   $$;
 
--- The key at IAM that a rotation left over was deactivated, or deleted. A deactivated one is looked at again after p_grace_seconds.
+-- The key at IAM that a rotation left over was deactivated, or deleted, or there is none. A deactivated one is looked at again after p_grace_seconds.
 CREATE FUNCTION rotation_key_done(p_merchant text, p_credential text, p_version integer, p_key_state text, p_grace_seconds double precision)
   RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
   AS $$
@@ -264,12 +264,12 @@ CREATE FUNCTION rotation_key_done(p_merchant text, p_credential text, p_version 
     UPDATE credential_rotations SET key_state = p_key_state, tries = 0,
         due_at = CASE p_key_state WHEN 'deactivated' THEN clock_timestamp() + make_interval(secs => p_grace_seconds) END
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version AND ended_at IS NOT NULL
-        AND (key_state IS NULL OR (key_state = 'deactivated' AND p_key_state = 'deleted'));
-    IF FOUND THEN
+        AND (key_state IS NULL OR (key_state = 'deactivated' AND p_key_state <> 'deactivated'));
+    IF FOUND AND p_key_state <> 'none' THEN
       PERFORM audit_append(p_merchant, 'system', 'credential.key_' || p_key_state, 'credential/' || p_credential, 'allowed', 'rotation',
         jsonb_build_object('version', p_version)::text);
     END IF;
-    RETURN FOUND;
+    RETURN true;
   END
   $$;
 

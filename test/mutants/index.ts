@@ -10,6 +10,7 @@ import { RECONCILING } from './reconcile.ts';
 import { LIMITS } from './limits.ts';
 import { OUTAGES } from './outages.ts';
 import { PRICES } from './prices.ts';
+import { ROTATING } from './rotation.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
 import { STREAMS } from './streams.ts';
@@ -34,4 +35,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...WEBHOOKS,
   ...SHARPENED,
   ...RETENTION,
+  ...ROTATING,
 ];

@@ -125,15 +125,19 @@ export async function dieAt(
   await town.replica(0).end('SIGKILL');
   await afterDeath();
   await answer;
+  let nextAt = 0;
   await until(
     `${name}: it is over`,
     async () => {
-      // What waiting for the end of its lease would do.
-      await town.admin.query(
-        `UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1 AND due_at > clock_timestamp() AND tries = 0
-         AND NOT (state = 'overlap' AND labelled = 'overlap')`,
-        [citizen.credentialId],
-      );
+      // What waiting for the end of its lease would do; again for a step that had to be tried again.
+      if (performance.now() > nextAt) {
+        nextAt = performance.now() + 3_000;
+        await town.admin.query(
+          `UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1 AND due_at > clock_timestamp()
+             AND NOT (state = 'overlap' AND labelled = 'overlap')`,
+          [citizen.credentialId],
+        );
+      }
       const rotation = await town.rotationOf(citizen);
       return rotation !== undefined && rotation.version > earlier && rotation.settled;
     },

@@ -72,7 +72,9 @@ CREATE FUNCTION rotation_retire(p_merchant text, p_credential text, p_version in
       jsonb_build_object('version', r.replaces, 'currentVersion', r.version)::text);
     UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = r.replaces AND state = 'previous';
-    UPDATE credential_rotations SET state = 'retired', ended_at = clock_timestamp(), changed_at = clock_timestamp(), due_at = clock_timestamp(), tries = 0
+    -- Who retires it moves the labels; another process only when that one dies over it.
+    UPDATE credential_rotations SET state = 'retired', ended_at = clock_timestamp(), changed_at = clock_timestamp(), tries = 0,
+        due_at = clock_timestamp() + interval '15 seconds'
       WHERE merchant_id = p_merchant AND credential_id = p_credential AND version = p_version;
     RETURN true;
   END

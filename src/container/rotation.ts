@@ -1,6 +1,7 @@
 import type { Config } from '../config/settings.ts';
 import type { OpenedCache } from '../credentials/opened-cache.ts';
 import type { IamKeys } from '../credentials/iam-keys.ts';
+import { RotationKeyStore } from '../credentials/rotation-key-store.ts';
 import { RotationKeys } from '../credentials/rotation-keys.ts';
 import { RotationSteps } from '../credentials/rotation-steps.ts';
 import type { RotationStepsParts } from '../credentials/rotation-steps.ts';
@@ -23,10 +24,10 @@ export function buildRotation(
   const store = new RotationStore(database, {
     overlapMs: config.rotationOverlapMs,
     minIntervalMs: config.rotationMinIntervalMs,
-    keyGraceMs: config.rotationKeyGraceMs,
   });
+  const keyStore = new RotationKeyStore(database, { keyGraceMs: config.rotationKeyGraceMs });
   const steps = new RotationSteps({ ...parts, store });
-  const keys = new RotationKeys({ ...parts, store, iamKeys });
+  const keys = new RotationKeys({ ...parts, store: keyStore, iamKeys });
   const rotations = new Rotations({
     ...parts,
     store,

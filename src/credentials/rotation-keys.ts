@@ -5,12 +5,12 @@ import type { MerchantId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IamAccessKey, IamKeys, KeyOwner } from './iam-keys.ts';
 import type { DueRotation } from './rotation-state.ts';
-import type { RotationStore } from './rotation-store.ts';
+import type { RotationKeyStore } from './rotation-key-store.ts';
 import type { StoredCredential } from './stored-credential.ts';
 import type { Vault } from './vault.ts';
 
 export interface RotationKeysParts {
-  store: Pick<RotationStore, 'leftKeys' | 'unneededKey' | 'keyDone'>;
+  store: RotationKeyStore;
   credentials: Pick<CredentialStore, 'get'>;
   vault: Pick<Vault, 'open'>;
   iamKeys: IamKeys;
@@ -54,16 +54,19 @@ export class RotationKeys {
     const { credentials, iamKeys, store } = this.#parts;
     const stored = await credentials.get(due.merchantId, due.credentialId).catch(noneIfGone);
     // With a deleted credential goes our right to do anything at IAM.
-    if (stored === undefined) return void (await store.keyDone(due, 'none'));
+    if (stored === undefined) {
+      await store.keyDone(due, 'none');
+      return;
+    }
     const owner = await this.#ownerOf(actor, due.merchantId, stored);
     const unneeded = await store.unneededKey(due);
     const keys = others(await iamKeys.list(owner), owner).filter((key) => isMeant(key, unneeded));
-    if (keys.length === 0) return void (await store.keyDone(due, 'none'));
     for (const { accessKeyId } of keys) {
       if (due.keyState === 'deactivated') await iamKeys.remove(owner, accessKeyId);
       else await iamKeys.deactivate(owner, accessKeyId);
     }
-    await store.keyDone(due, due.keyState === 'deactivated' ? 'deleted' : 'deactivated');
+    const done = due.keyState === 'deactivated' ? 'deleted' : 'deactivated';
+    await store.keyDone(due, keys.length === 0 ? 'none' : done);
   }
 
   async #ownerOf(actor: Actor, merchantId: MerchantId, stored: StoredCredential): Promise<KeyOwner> {

@@ -7,7 +7,6 @@ import type { Database } from '../persistence/database.ts';
 import type {
   BeginAnswer,
   DueRotation,
-  KeyState,
   RotationChange,
   RotationMode,
   RotationName,
@@ -39,10 +38,8 @@ type ChangeRow = {
 export class RotationStore {
   readonly #database: Database;
   readonly #rules: Record<'overlapSeconds' | 'minIntervalSeconds' | 'leaseSeconds', number>;
-  readonly #keyGraceSeconds: number;
 
-  constructor(database: Database, { overlapMs, minIntervalMs, keyGraceMs }: RotationRules) {
-    this.#keyGraceSeconds = keyGraceMs / 1_000;
+  constructor(database: Database, { overlapMs, minIntervalMs }: Omit<RotationRules, 'keyGraceMs'>) {
     this.#database = database;
     this.#rules = {
       overlapSeconds: overlapMs / 1_000,
@@ -135,39 +132,6 @@ export class RotationStore {
     return this.#one(
       Prisma.sql`rotation_labelled(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${state})`,
     );
-  }
-
-  /** Writes what was done at IAM with the key that a rotation left over. */
-  keyDone(name: RotationName, state: KeyState): Promise<boolean> {
-    return this.#one(
-      Prisma.sql`rotation_key_done(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${state}, ${this.#keyGraceSeconds}::double precision)`,
-    );
-  }
-
-  /** Keys at IAM that were deactivated and wait to be deleted. */
-  leftKeys(
-    merchantId: MerchantId,
-    credentialId: CredentialId,
-  ): Promise<(RotationName & { keyHint: string | null })[]> {
-    return this.#database.asTenant(merchantId, async (tx) => {
-      const rows = await tx.$queryRaw<{ version: number; hint: string | null }[]>`
-        SELECT r.version, v.key_hint AS hint FROM credential_rotations r JOIN credential_versions v
-          ON v.merchant_id = r.merchant_id AND v.credential_id = r.credential_id
-          AND v.version = CASE r.state WHEN 'retired' THEN r.replaces ELSE r.version END
-        WHERE r.merchant_id = ${merchantId} AND r.credential_id = ${credentialId} AND r.key_state = 'deactivated'`;
-      return rows.map(({ version, hint }) => ({ merchantId, credentialId, version, keyHint: hint }));
-    });
-  }
-
-  /** The key that a rotation of mode `iam` left over; without a hint where its process died before it was sealed. */
-  unneededKey({ merchantId, credentialId, version }: RotationName): Promise<UnneededKey> {
-    return this.#database.asTenant(merchantId, async (tx) => {
-      const key = { merchantId, credentialId };
-      const rotation = await tx.credentialRotation.findFirstOrThrow({ where: { ...key, version } });
-      const unneeded = rotation.state === 'retired' ? rotation.replaces : version;
-      const row = await tx.credentialVersion.findFirst({ where: { ...key, version: unneeded } });
-      return { keyHint: row?.keyHint ?? null, startedAt: rotation.startedAt };
-    });
   }
 
   /** Which rotations wait for somebody, oldest first. */
@@ -271,11 +235,6 @@ export class RotationStore {
     if (row === undefined) throw new Error('the database answered nothing');
     return row.value;
   }
-}
-
-interface UnneededKey {
-  keyHint: string | null;
-  startedAt: Date;
 }
 
 interface BegunRow {

@@ -22,8 +22,8 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A rotation to another account needs an approval in the statement that promotes.',
     file: MIGRATION,
-    find: 'OR c.approved_until <= at)) THEN',
-    replace: ')) THEN',
+    find: 'OR c.approved_until <= at) THEN',
+    replace: ') THEN',
     test: ROTATION,
   },
   {

@@ -175,7 +175,9 @@ export async function until(
   isSo: () => boolean | Promise<boolean>,
   limitMs = 20_000,
 ): Promise<void> {
-  for (const giveUpAt = performance.now() + limitMs; !(await isSo()); await sleep(10)) {
+  const giveUpAt = performance.now() + limitMs;
+  while (!(await isSo())) {
     if (performance.now() > giveUpAt) throw new Error(`waited ${String(limitMs)} ms in vain: ${what}`);
+    await sleep(10);
   }
 }

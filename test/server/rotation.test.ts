@@ -134,9 +134,11 @@ async function endOverlap({ credentialId }: MerchantPerson): Promise<void> {
 
 /** Asks again until it is so; meanwhile the service does at once what it does every second. */
 async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 20_000; !(await isSo()); await sleep(20)) {
+  const end = Date.now() + 20_000;
+  while (!(await isSo())) {
     if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
     await service.service.rotate();
+    await sleep(20);
   }
 }
 

@@ -134,7 +134,7 @@ export async function dieAt(
         nextAt = performance.now() + 3_000;
         await town.admin.query(
           `UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1 AND due_at > clock_timestamp()
-             AND NOT (state = 'overlap' AND labelled = 'overlap')`,
+             AND NOT (state = 'overlap' AND labelled IS NOT DISTINCT FROM 'overlap')`,
           [citizen.credentialId],
         );
       }

@@ -63,7 +63,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
   const { clock, logger, database } = base;
-  const { closers, leftovers, ...credentials } = buildCredentials(config, secrets, base);
+  const { closers, leftovers, rotationWorker, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const merchantStore = new MerchantStore(database);
   const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
@@ -107,6 +107,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     ...books,
     leftovers,
     reconciler,
+    rotationWorker,
     deliverer,
     watch,
     checkpointer,

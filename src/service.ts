@@ -1,5 +1,6 @@
 import type { Checkpointer } from './audit/checkpointer.ts';
 import type { Config } from './config/settings.ts';
+import type { RotationWorker } from './credentials/rotation-worker.ts';
 import type { HttpServer } from './http/server.ts';
 import type { Leftovers } from './credentials/leftovers.ts';
 import type { Reconciler } from './gateway/reconciler.ts';
@@ -24,6 +25,7 @@ interface ServiceParts {
   rotationAlerts: Pick<RotationAlertsStore, 'raise'>;
   reconciler: Reconciler;
   leftovers: Leftovers;
+  rotationWorker: RotationWorker;
   deliverer: WebhookDeliverer;
   watch: Watch;
   /** Absent where nothing signs. */
@@ -47,6 +49,8 @@ const COUNTERS_MAX = 500;
 const PRICES_EVERY_MS = 10_000;
 const LEFTOVERS_EVERY_MS = 300_000;
 const RECONCILE_EVERY_MS = 30_000;
+/** How long another replica remembers a version that was replaced. */
+const ROTATE_EVERY_MS = 1_000;
 const DELIVER_EVERY_MS = 1_000;
 /** While SESSION_KEY_PREVIOUS is set, secrets sealed with it are sealed anew. */
 const RESEAL_EVERY_MS = 60_000;
@@ -103,6 +107,7 @@ export class Service implements AsyncDisposable {
     this.#every(PRICES_EVERY_MS, 'prices', () => prices.refresh());
     this.#every(RECONCILE_EVERY_MS, 'reconcile', () => this.reconcile());
     this.#every(LEFTOVERS_EVERY_MS, 'leftovers', () => this.sweepLeftovers());
+    this.#every(ROTATE_EVERY_MS, 'rotation', () => this.rotate());
     this.#every(DELIVER_EVERY_MS, 'webhooks', () => deliverer.poll());
     this.#every(RESEAL_EVERY_MS, 'webhook secrets', () => deliverer.resealAll());
     this.#every(ROTATION_EVERY_MS, 'rotation', () => this.remindOfRotation());
@@ -149,6 +154,11 @@ export class Service implements AsyncDisposable {
   /** Makes the audit checkpoint that is due, as is looked at every five seconds. */
   async checkpoint(): Promise<void> {
     await this.#parts.checkpointer?.round();
+  }
+
+  /** Goes on with rotations that are due, as is done every second. */
+  rotate(): Promise<void> {
+    return this.#parts.rotationWorker.round();
   }
 
   /** Cuts what still runs, without waiting for it to finish by itself. */

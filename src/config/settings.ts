@@ -3,6 +3,7 @@ import { BEDROCK_REGIONS } from '../domain/region.ts';
 import { AUDIT_SETTINGS } from './audit-settings.ts';
 import { CAPACITY_SETTINGS } from './capacity-settings.ts';
 import { ENDPOINT_SETTINGS } from './endpoint-settings.ts';
+import { ROTATION_SETTINGS } from './rotation-settings.ts';
 import {
   flag,
   integer,
@@ -196,6 +197,7 @@ export const SETTINGS = {
     integer(60_000, 1_000_000_000),
     '3600000',
   ),
+  ...ROTATION_SETTINGS,
   rememberedMax: setting(
     'REMEMBERED_MAX',
     'API keys, and merchants, that a process remembers between calls; what changed is noticed by the ledger.',

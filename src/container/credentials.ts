@@ -2,12 +2,14 @@ import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
 import { Leftovers } from '../credentials/leftovers.ts';
+import { AwsPermissionProbes } from '../credentials/permission-probes-aws.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
 import { RoleActivation } from '../credentials/role-activation.ts';
 import { Sessions } from '../credentials/sessions.ts';
 import { Vault } from '../credentials/vault.ts';
 import type { Base } from './base.ts';
 import { buildRoles } from './roles.ts';
+import { buildRotation } from './rotation.ts';
 import { buildVaultParts } from './vault-parts.ts';
 
 /** With which keys: the vault, roles, sessions, and the one choice between them. */
@@ -42,9 +44,26 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     regions,
     ...serviceDefaultOf(config, secrets),
   });
-  const closers = [resolver, roleSessions, assumer, opened, parts.secrets];
   const iamKeys = buildIamKeys(config, base);
-  return { iamKeys, vault, roles, roleSessions, sessions, resolver, identity, leftovers, closers };
+  const probes = new AwsPermissionProbes({
+    endpoint: config.endpointBedrock,
+    privateNames: config.privateEndpoints,
+  });
+  const rotating = { ...parts, credentials: parts.store, vault, probes, iamKeys };
+  const { rotations, rotationWorker } = buildRotation(config, base, rotating);
+  const closers = [rotationWorker, resolver, roleSessions, assumer, opened, parts.secrets];
+  return {
+    vault,
+    roles,
+    roleSessions,
+    sessions,
+    resolver,
+    identity,
+    leftovers,
+    rotations,
+    rotationWorker,
+    closers,
+  };
 }
 
 /** The access keys of merchants' own IAM users. */

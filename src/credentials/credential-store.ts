@@ -140,7 +140,7 @@ export class CredentialStore {
 
   /**
    * Writes that a secret is about to be opened, and gives out the wrapped key only with that record committed.
-   * @throws ServiceError credential.not_found, or credential.not_usable when it is not active or the version is not the current one any more.
+   * @throws ServiceError credential.not_found, or credential.not_usable when it is not active, or the version neither current nor in its overlap.
    */
   recordOpening(
     merchantId: MerchantId,
@@ -229,6 +229,13 @@ export class CredentialStore {
   }
 }
 
+interface OpenableRow {
+  wrapped_key: Uint8Array;
+  kms_key_arn: string;
+  secret_name: string;
+  secret_version_id: string;
+}
+
 /** @throws ServiceError credential.not_found */
 async function stateOf(merchantId: MerchantId, tx: CredentialTx, id: CredentialId): Promise<CredentialState> {
   const row = await tx.credential.findFirst({
@@ -247,17 +254,23 @@ async function currentSealed(
   version: number,
 ): Promise<SealedVersion> {
   assertActive(await stateOf(merchantId, tx, credentialId));
-  const row = await tx.credentialVersion.findFirst({
-    where: { merchantId, credentialId, version, state: 'current' },
-  });
-  if (row?.wrappedKey == null) {
+  // The same rule as in ledger_hold: whoever is admitted may open, and nobody else.
+  const [row] = await tx.$queryRaw<OpenableRow[]>`
+    SELECT wrapped_key, kms_key_arn, secret_name, secret_version_id FROM credential_versions
+    WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId} AND version = ${version}::integer
+      AND (state = 'current' OR (state = 'previous' AND overlap_until > clock_timestamp()))`;
+  if (row === undefined) {
     throw new ServiceError(
       'credential.not_usable',
       'This version of the credential was replaced while the request was under way. Send the request again.',
     );
   }
-  const { kmsKeyArn, secretName, secretVersionId } = row;
-  return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
+  return {
+    wrappedKey: Buffer.from(row.wrapped_key),
+    kmsKeyArn: row.kms_key_arn,
+    secretName: row.secret_name,
+    secretVersionId: row.secret_version_id,
+  };
 }
 
 async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<string | null> {

@@ -68,6 +68,13 @@ export class OpenedCache implements Disposable {
     return this.#copies.open(name) ?? this.#load(name, opening);
   }
 
+  /** Forgets one version. */
+  forget({ merchantId, credentialId, version }: SecretPlace): void {
+    const name = `${prefixOf(merchantId, credentialId)}${String(version)}`;
+    this.#cache.forget(name);
+    this.#copies.forget(name);
+  }
+
   /** What the vault said of a credential: a refusal is the end of what is in memory, of one that meets the key, of everything. */
   heed(place: SecretPlace, error: unknown): void {
     if (!(error instanceof VaultRefusal)) return;

@@ -19,7 +19,7 @@ export interface CredentialInput {
 
 interface PreparedParts {
   store: CredentialStore;
-  secrets: SecretVault;
+  secrets: Pick<SecretVault, 'discard'>;
   leftovers: LeftoverStore;
   onLeftover: (secretName: string, cause: unknown) => void;
 }

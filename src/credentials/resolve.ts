@@ -12,6 +12,7 @@ import { KeyedHash } from './material.ts';
 import { regionFor } from './region-rule.ts';
 import type { RoleSessions } from './role-sessions.ts';
 import type { Sessions } from './sessions.ts';
+import type { CurrentVersion } from './stored-credential.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Vault } from './vault.ts';
 
@@ -38,6 +39,8 @@ export interface ResolveRequest {
   anew?: boolean;
   /** Throws when the right to ask AWS anything has ended; for requests whose caller is only remembered. */
   mayAsk?: (right: { source: CredentialSource }) => Promise<void>;
+  /** This version of the stored credential and no other; whether it may sign is still for the ledger to say. */
+  pinned?: CurrentVersion;
 }
 
 /** How long AWS's word on whose direct keys these are is believed. The keys themselves are not kept. */
@@ -123,8 +126,8 @@ export class CredentialResolver implements Disposable {
   }
 
   async #stored(request: ResolveRequest, credentialId: CredentialId): Promise<ResolvedCredential> {
-    const { merchant, actor, requestedRegion } = request;
-    const current = await this.#parts.vault.current(merchant.id, credentialId, request.anew ?? false);
+    const { merchant, actor, requestedRegion, pinned, anew = false } = request;
+    const current = pinned ?? (await this.#parts.vault.current(merchant.id, credentialId, anew));
     const region = regionFor(requestedRegion ?? current.region, this.#parts.regions, merchant);
     const { version, accountId } = current;
     const { vault, roleSessions } = this.#parts;

@@ -43,6 +43,18 @@ export class VaultRefusal extends ServiceError {
   }
 }
 
+/** The version of an existing secret that is to hold a new ciphertext. */
+export type NextVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId'>;
+
+/** Which version of a secret bears which label of Secrets Manager; nothing reads by them, people do. */
+export interface VersionLabels {
+  current: string;
+  /** None: the label is taken off. */
+  previous?: string | undefined;
+  /** The only one that may bear AWSPENDING; none: the label is taken off. */
+  pending?: string | undefined;
+}
+
 /**
  * Where secrets lie: ciphertext in Secrets Manager, the right to unwrap its key in KMS, the wrapped key with the caller.
  * Any one of the three alone opens nothing.
@@ -57,6 +69,13 @@ export interface SecretVault {
     credential: StoredMaterial,
     announce: (secretName: string) => Promise<void>,
   ): Promise<SealedVersion>;
+  /**
+   * The same into a secret that exists, as a version that is labelled pending. `next.secretVersionId` names the attempt: repeated, it is the same.
+   * @throws ServiceError vault.unavailable | credential.unreadable when the secret is gone; nothing usable was stored then.
+   */
+  sealNext(place: SecretPlace, credential: StoredMaterial, next: NextVersion): Promise<SealedVersion>;
+  /** Moves the labels to where they belong; those that are there stay. Of a secret that is gone there are none. @throws ServiceError vault.unavailable */
+  relabel(secretName: string, labels: VersionLabels): Promise<void>;
   /**
    * @throws VaultSilence (try again), VaultRefusal (it will not get better by itself), ServiceError vault.unavailable (the service's own
    * identity was refused).

@@ -83,6 +83,11 @@ export class StaleCopies implements Disposable {
     if (copy !== undefined) copy.pausedUntil = this.#options.clock.now() + this.#options.pauseMs;
   }
 
+  /** Forgets one copy. */
+  forget(name: string): void {
+    this.#copies.delete(name);
+  }
+
   /** Forgets every copy whose name begins with `prefix`. */
   evict(prefix: string): void {
     for (const name of [...this.#copies.keys()]) if (name.startsWith(prefix)) this.#copies.delete(name);

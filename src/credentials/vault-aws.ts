@@ -3,22 +3,24 @@ import { DecryptCommand, GenerateDataKeyCommand, KMSClient } from '@aws-sdk/clie
 import {
   CreateSecretCommand,
   DeleteSecretCommand,
+  DescribeSecretCommand,
   GetSecretValueCommand,
+  PutSecretValueCommand,
   SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import type { AccessKey, StoredMaterial } from '../domain/credential.ts';
 import { reachOf } from '../domain/address.ts';
-import { ServiceError } from '../domain/errors.ts';
 import { isBedrockRegion } from '../domain/region.ts';
 import { describeAwsFailure } from './aws-failure.ts';
-import type { AwsFailure } from './aws-failure.ts';
 import { encryptionContextOf } from './encryption-context.ts';
 import type { EnvelopeContext } from './envelope.ts';
 import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
-import { VaultRefusal, VaultSilence } from './secret-vault.ts';
-import type { SealedVersion, SecretPlace, SecretVault } from './secret-vault.ts';
+import { VaultRefusal } from './secret-vault.ts';
+import type { NextVersion, SealedVersion, SecretPlace, SecretVault, VersionLabels } from './secret-vault.ts';
+import { isGone, notNow, notOpened, notStored } from './vault-failure.ts';
 
 export interface AwsSecretVaultOptions {
   /** Where the operator keeps KMS key and secrets; nothing to do with the regions that merchants call. */
@@ -61,24 +63,33 @@ export class AwsSecretVault implements SecretVault, Disposable {
     this.#environment = options.environment;
   }
 
-  async seal(
+  seal(
     place: SecretPlace,
     credential: StoredMaterial,
     announce: (secretName: string) => Promise<void>,
+  ): Promise<SealedVersion> {
+    return this.#seal(place, credential, async (envelope) => {
+      const secretName = `mbk/${this.#environment}/${randomUUID()}/${place.credentialId}`;
+      await announce(secretName);
+      return { secretName, secretVersionId: await this.#create(place, secretName, envelope) };
+    });
+  }
+
+  sealNext(place: SecretPlace, credential: StoredMaterial, next: NextVersion): Promise<SealedVersion> {
+    return this.#seal(place, credential, (envelope) => this.#put(next, envelope));
+  }
+
+  async #seal(
+    place: SecretPlace,
+    credential: StoredMaterial,
+    write: (envelope: Buffer) => Promise<NextVersion>,
   ): Promise<SealedVersion> {
     const context = encryptionContextOf(this.#environment, place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
     const plaintext = encodeMaterial(credential);
     try {
       const envelope = seal(plaintext, dataKey, { ...context });
-      const secretName = `mbk/${this.#environment}/${randomUUID()}/${place.credentialId}`;
-      await announce(secretName);
-      return {
-        wrappedKey,
-        kmsKeyArn,
-        secretName,
-        secretVersionId: await this.#write(place, secretName, envelope),
-      };
+      return { wrappedKey, kmsKeyArn, ...(await write(envelope)) };
     } finally {
       plaintext.fill(0);
       dataKey.fill(0);
@@ -108,10 +119,43 @@ export class AwsSecretVault implements SecretVault, Disposable {
       await this.#secrets.send(new DeleteSecretCommand({ SecretId: secretName, ...how }));
     } catch (error) {
       const failure = describeAwsFailure('secretsmanager:DeleteSecret', error);
-      // Gone, or on its way out already.
-      if (failure.name === 'ResourceNotFoundException' || failure.name === 'InvalidRequestException') return;
+      if (isGone(failure)) return;
       throw notNow(failure, 'The ciphertext could not be removed. Its key is gone, so it cannot be opened.');
     }
+  }
+
+  async relabel(secretName: string, { current, previous, pending }: VersionLabels): Promise<void> {
+    try {
+      const found = await this.#secrets.send(new DescribeSecretCommand({ SecretId: secretName }));
+      const versions = Object.entries(found.VersionIdsToStages ?? {});
+      const bearerOf = (label: string) => versions.find(([, labels]) => labels.includes(label))?.[0];
+      const before = bearerOf('AWSCURRENT');
+      await this.#move(secretName, 'AWSCURRENT', before, current);
+      // AWS itself puts AWSPREVIOUS on the version that AWSCURRENT leaves.
+      await this.#move(
+        secretName,
+        'AWSPREVIOUS',
+        before === current ? bearerOf('AWSPREVIOUS') : before,
+        previous,
+      );
+      const waiting = bearerOf('AWSPENDING');
+      if (waiting !== pending) await this.#move(secretName, 'AWSPENDING', waiting, undefined);
+    } catch (error) {
+      const failure = describeAwsFailure('secretsmanager:UpdateSecretVersionStage', error);
+      if (isGone(failure)) return;
+      throw notNow(failure, 'The labels of a secret could not be moved. Nothing depends on them.');
+    }
+  }
+
+  async #move(SecretId: string, VersionStage: string, from?: string, to?: string): Promise<void> {
+    if (from === to) return;
+    const command = new UpdateSecretVersionStageCommand({
+      SecretId,
+      VersionStage,
+      ...(from !== undefined && { RemoveFromVersionId: from }),
+      ...(to !== undefined && { MoveToVersionId: to }),
+    });
+    await this.#secrets.send(command);
   }
 
   [Symbol.dispose](): void {
@@ -139,7 +183,11 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   /** The name holds no text of a user; the token makes a repeated attempt the same attempt. */
-  async #write({ merchantId, credentialId }: SecretPlace, secretName: string, envelope: Buffer) {
+  async #create(
+    { merchantId, credentialId }: SecretPlace,
+    secretName: string,
+    envelope: Buffer,
+  ): Promise<string> {
     const secretVersionId = randomUUID();
     try {
       await this.#secrets.send(
@@ -157,6 +205,25 @@ export class AwsSecretVault implements SecretVault, Disposable {
       return secretVersionId;
     } catch (error) {
       throw notStored('secretsmanager:CreateSecret', error);
+    }
+  }
+
+  async #put(next: NextVersion, envelope: Buffer): Promise<NextVersion> {
+    try {
+      await this.#secrets.send(
+        new PutSecretValueCommand({
+          SecretId: next.secretName,
+          ClientRequestToken: next.secretVersionId,
+          SecretBinary: envelope,
+          VersionStages: ['AWSPENDING'],
+        }),
+      );
+      return next;
+    } catch (error) {
+      const failure = describeAwsFailure('secretsmanager:PutSecretValue', error);
+      throw isGone(failure)
+        ? new VaultRefusal('credential', failure.cause)
+        : notStored('secretsmanager:PutSecretValue', error);
     }
   }
 
@@ -199,43 +266,6 @@ async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Prom
     half.status === 'rejected' ? [half.reason] : [],
   );
   throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
-}
-
-function notStored(call: string, error: unknown): ServiceError {
-  return notNow(
-    describeAwsFailure(call, error),
-    'The vault cannot take a credential now. Nothing usable was stored; try again.',
-  );
-}
-
-function notOpened(call: string, error: unknown): ServiceError {
-  const failure = describeAwsFailure(call, error);
-  const { kind, name, cause } = failure;
-  if (kind === 'refused' && !OWN_IDENTITY.has(name))
-    return new VaultRefusal(KEY_REFUSED.has(`${call} ${name}`) ? 'key' : 'credential', cause);
-  const detail = 'The vault does not answer. Nothing was sent to Bedrock; try again shortly.';
-  const silent = kind === 'busy' || kind === 'unreachable';
-  return silent ? new VaultSilence(detail, { cause }) : notNow(failure, detail);
-}
-
-/** Of KMS: it is the key that cannot be used, whatever was to be unwrapped. */
-const KEY_REFUSED: ReadonlySet<string> = new Set(
-  ['AccessDeniedException', 'DisabledException', 'KMSInvalidStateException', 'NotFoundException'].map(
-    (name) => `kms:Decrypt ${name}`,
-  ),
-);
-
-/** AWS refused the service itself, so nothing was learned about the credential. */
-const OWN_IDENTITY: ReadonlySet<string> = new Set([
-  'UnrecognizedClientException',
-  'InvalidSignatureException',
-  'IncompleteSignatureException',
-  'ExpiredTokenException',
-  'MissingAuthenticationTokenException',
-]);
-
-function notNow(failure: AwsFailure, detail: string): ServiceError {
-  return new ServiceError('vault.unavailable', detail, { cause: failure.cause, retryAfterSeconds: 5 });
 }
 
 function bytes(value: Uint8Array | undefined): Buffer {

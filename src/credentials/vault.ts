@@ -23,7 +23,7 @@ export interface VaultParts {
   store: CredentialStore;
   leftovers: LeftoverStore;
   freezer: Pick<FreezeStore, 'change'>;
-  secrets: SecretVault;
+  secrets: Pick<SecretVault, 'seal' | 'open' | 'discard'>;
   identity: IdentityCheck;
   opened: OpenedCache;
   roleSessions: Pick<RoleSessions, 'evict'>;
@@ -123,7 +123,7 @@ export class Vault {
   current(merchantId: MerchantId, credentialId: CredentialId, anew: boolean): Promise<CurrentVersion> {
     const { store } = this.#parts;
     const key = `${merchantId}/${credentialId}`;
-    if (anew) this.#versions.forget(key);
+    if (anew) this.forget(merchantId, credentialId);
     return this.#versions.get(key, () => store.current(merchantId, credentialId));
   }
 
@@ -153,6 +153,11 @@ export class Vault {
     version: number,
   ): Promise<StoredMaterial> {
     return this.#open(actor, merchantId, credentialId, version);
+  }
+
+  /** Asks anew which version is current: another one may be. What was opened stays open. */
+  forgetCurrent(merchantId: MerchantId, credentialId: CredentialId): void {
+    this.#versions.forget(`${merchantId}/${credentialId}`);
   }
 
   /**

@@ -75,6 +75,23 @@ export const ERRORS = {
     title: 'Stored credential cannot be opened',
     awsType: 'ServiceUnavailableException',
   },
+  'rotation.in_progress': {
+    status: 409,
+    title: 'A rotation is under way',
+    awsType: 'ConflictException',
+  },
+  'rotation.too_soon': { status: 429, title: 'Rotated a short while ago', awsType: 'ThrottlingException' },
+  'rotation.account_changed': {
+    status: 422,
+    title: 'New credential is of another AWS account',
+    awsType: 'AccessDeniedException',
+  },
+  'rotation.failed': { status: 409, title: 'Rotation was given up', awsType: 'ConflictException' },
+  'rotation.not_reversible': {
+    status: 409,
+    title: 'No version to go back to',
+    awsType: 'ConflictException',
+  },
   'session.invalid': { status: 401, title: 'Session not accepted', awsType: 'ExpiredTokenException' },
   'service_defaults.not_configured': {
     status: 409,

@@ -1,6 +1,7 @@
 import { requestHeadersForAws } from '../bedrock/headers.ts';
 import { assertModelInScope, parseModelId } from '../bedrock/model-id.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { Rotations } from '../credentials/rotation.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { ErrorCode } from '../domain/errors.ts';
@@ -19,6 +20,7 @@ import type { Sharpen, Sharpening } from './sharpen.ts';
 
 export interface AdmissionParts {
   resolver: CredentialResolver;
+  rotations: Pick<Rotations, 'other'>;
   ledger: Ledger;
   merchants: Merchants;
   prices: PriceLookup;
@@ -81,6 +83,19 @@ export class Admission {
       if (merchant?.status !== 'active') throw error;
       return this.#admit({ ...paid, merchant, anew: true }, sharpen);
     }
+  }
+
+  /**
+   * The same call with the other live version of its stored credential; undefined where there is none, or this was the second one already.
+   * Never another credential: what the first one resolved to is named.
+   * @param refused is void in the ledger.
+   * @throws as `admit`. Cost where nothing is rotated: one transaction.
+   */
+  async admitOther(paid: PaidCall, { resolved }: Admitted): Promise<Admitted | undefined> {
+    const { credentialId, version } = resolved;
+    if (credentialId === undefined || version === undefined || paid.pinned !== undefined) return undefined;
+    const pinned = await this.#parts.rotations.other(paid.merchant.id, credentialId, version);
+    return pinned && this.admit({ ...paid, choice: { kind: 'stored', credentialId }, pinned });
   }
 
   async #admit(paid: PaidCall, sharpen: Sharpen): Promise<Admitted> {

@@ -4,8 +4,9 @@ import { responseHeadersFromAws } from '../bedrock/headers.ts';
 import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
 import type { RuntimeReply } from '../bedrock/runtime.ts';
 import { UpstreamError } from '../bedrock/upstream-error.ts';
+import { ServiceError } from '../domain/errors.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
-import { MadeBefore } from '../ledger/refusals.ts';
+import { MadeBefore, StaleMerchant } from '../ledger/refusals.ts';
 import { rightOf } from './admission.ts';
 import type { Admission, Admitted } from './admission.ts';
 import type { FairQueue } from './fair-queue.ts';
@@ -75,7 +76,37 @@ export class Gateway {
     const admitted = await this.#admit(paid);
     if ('callId' in admitted) return this.#parts.answers.replay(paid, admitted.callId);
     const sent = await this.#send(paid, admitted);
-    if (sent.reply.status >= 400) return this.#refused(sent);
+    if (sent.reply.status < 400) return this.#answer(paid, sent, goesOn);
+    const refused = await this.#refused(sent);
+    return (await this.#withOtherVersion(paid, admitted, refused, goesOn)) ?? refused;
+  }
+
+  /**
+   * While a credential is rotated, AWS may not know its new key everywhere yet, or not know the one before any more. A call that it refused
+   * for that did not run: its row is void, and it is made once more, with the other version of the same credential, under a row of its own.
+   */
+  async #withOtherVersion(
+    paid: PaidCall,
+    first: Admitted,
+    { awsError }: PaidReply,
+    goesOn: (rest: Promise<void>) => void,
+  ): Promise<PaidReply | undefined> {
+    if (awsError?.credentialBroken !== true || awsError.execution !== 'refused') return undefined;
+    if (paid.callerGone.aborted) return undefined;
+    let second: Admitted | undefined;
+    try {
+      second = await this.#parts.admission.admitOther(paid, first);
+    } catch (error) {
+      // The answer that is there already says what is wrong; that the other version cannot be used either does not help the caller.
+      if ([ServiceError, MadeBefore, StaleMerchant].some((kind) => error instanceof kind)) return undefined;
+      throw error;
+    }
+    if (second === undefined) return undefined;
+    const sent = await this.#send(paid, second);
+    return sent.reply.status < 400 ? this.#answer(paid, sent, goesOn) : this.#refused(sent);
+  }
+
+  #answer(paid: PaidCall, sent: Sent, goesOn: (rest: Promise<void>) => void): Promise<PaidReply> | PaidReply {
     sent.recorder = this.#parts.answers.recorderOf(paid, headOf(sent));
     return STREAM_OPERATIONS.has(paid.operation) ? this.#stream(sent, goesOn) : this.#whole(sent);
   }

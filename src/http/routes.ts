@@ -12,8 +12,11 @@ import { createCredential } from './handlers/credentials/create.ts';
 import { freezeCredential, thawCredential } from './handlers/credentials/freeze.ts';
 import { deleteCredential } from './handlers/credentials/delete.ts';
 import { getCredential } from './handlers/credentials/get.ts';
+import { getRotation } from './handlers/credentials/get-rotation.ts';
 import { listCredentials } from './handlers/credentials/list.ts';
 import { credentialPolicies } from './handlers/credentials/policies.ts';
+import { rollBackCredential } from './handlers/credentials/rollback.ts';
+import { rotateCredential } from './handlers/credentials/rotate.ts';
 import { testCredential } from './handlers/credentials/test.ts';
 import { updateCredential } from './handlers/credentials/update.ts';
 import { getLimits } from './handlers/limits/get.ts';
@@ -21,6 +24,7 @@ import { putLimits } from './handlers/limits/put.ts';
 import { testEnvironment } from './handlers/environment/test.ts';
 import { initialize } from './handlers/initialize/initialize.ts';
 import { wire } from './handlers/model/wire.ts';
+import { approveAccount } from './handlers/ops/approve-account.ts';
 import { opsAudit, opsAuditCheckpoint, opsAuditExport } from './handlers/ops/audit.ts';
 import { closeMerchant } from './handlers/ops/close-merchant.ts';
 import { opsFreezeCredential, opsThawCredential } from './handlers/ops/freeze-credential.ts';
@@ -81,6 +85,9 @@ export const ROUTES: readonly Route[] = [
   route('POST', `${M}/credentials/:cid/thaw`, 'credentials:write', thawCredential),
   route('POST', `${M}/credentials/:cid/activate`, 'credentials:write', activateCredential),
   route('GET', `${M}/credentials/:cid/policies`, 'credentials:read', credentialPolicies),
+  route('GET', `${M}/credentials/:cid/rotation`, 'credentials:read', getRotation),
+  route('POST', `${M}/credentials/:cid/rotate`, 'credentials:write', rotateCredential),
+  route('POST', `${M}/credentials/:cid/rollback`, 'credentials:write', rollBackCredential),
 
   route('POST', `${M}/permissions/test`, 'invoke', testPermissions),
   route('GET', `${M}/environment/test`, 'credentials:read', testEnvironment),
@@ -114,6 +121,12 @@ export const ROUTES: readonly Route[] = [
   route('POST', `${OPS_CREDENTIAL}/freeze`, 'ops:merchants:write', opsFreezeCredential),
   route('POST', `${OPS_CREDENTIAL}/thaw`, 'ops:merchants:write', opsThawCredential),
   route('POST', '/api/ops/merchants/:id/calls/:callId/resolve', 'ops:merchants:write', resolveCall),
+  route(
+    'POST',
+    '/api/ops/merchants/:id/credentials/:cid/approve-account',
+    'ops:merchants:write',
+    approveAccount,
+  ),
   route('GET', '/api/ops/plans', 'ops:merchants:read', listPlans),
   route('POST', '/api/ops/plans', 'ops:merchants:write', createPlan),
   route('GET', '/api/ops/prices', 'ops:usage:read', opsPrices),

@@ -7,6 +7,14 @@ export const region = z.enum(
   BEDROCK_REGIONS,
   'must be a region where Bedrock has an endpoint, such as us-east-1',
 );
+/** Goes into the audit trail: words, and nothing that could be a key or token. */
+export const reason = z
+  .string()
+  .trim()
+  .regex(
+    /^(?!.*[A-Za-z0-9+/=_-]{33})[\x20-\x7e]{1,200}$/,
+    'must be 1 to 200 characters of plain text, with no long runs of letters and digits',
+  );
 export const limit = z
   .string()
   .regex(/^[1-9]\d{0,2}$/, 'must be a whole number from 1 to 200')
@@ -42,12 +50,3 @@ export const usageSums = {
 export function page<T extends z.ZodType>(item: T) {
   return z.object({ items: z.array(item), nextCursor: z.string().optional() });
 }
-
-/** Goes into the audit trail: words, and nothing that could be a key or token. */
-export const reason = z
-  .string()
-  .trim()
-  .regex(
-    /^(?!.*[A-Za-z0-9+/=_-]{33})[\x20-\x7e]{1,200}$/,
-    'must be 1 to 200 characters of plain text, with no long runs of letters and digits',
-  );

@@ -5,6 +5,7 @@ import type { CheckpointStore } from '../audit/checkpoint-store.ts';
 import type { BedrockModels } from '../bedrock/models-aws.ts';
 import type { RoleActivation } from '../credentials/role-activation.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { Rotations } from '../credentials/rotation.ts';
 import type { Sessions } from '../credentials/sessions.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { EnvironmentTest } from '../gateway/environment-test.ts';
@@ -50,6 +51,7 @@ export interface Services {
   resolver: CredentialResolver;
   roleKits: RoleKits;
   roles: RoleActivation;
+  rotations: Rotations;
   sessions: Sessions;
   unknown: Pick<UnknownStore, 'decide' | 'byMerchant'>;
   usage: UsageStore;

@@ -56,6 +56,10 @@ export interface StandIn extends AsyncDisposable {
   lockedObjects(bucket: string): readonly LockedObject[];
   /** Turns model invocation logging on; `forget` turns it off again. */
   logInvocations(logging: InvocationLogging): void;
+  /** Which version of a secret bears which label; empty when there is none of this name. */
+  secretLabels(name: string): Record<string, string>;
+  /** The access keys of an IAM user, oldest first. */
+  accessKeysOf(arn: string): Pick<AccessKey, 'accessKeyId' | 'state'>[];
   fault(rule: FaultRule): FaultHandle;
   /** Clears journal, faults and prompt cache; keys, roles and secrets stay. */
   forget(): void;
@@ -115,6 +119,8 @@ export async function startStandIn(options: StandInOptions = {}): Promise<StandI
     logInvocations: (logging) => {
       world.logs.set(logging);
     },
+    secretLabels: (name) => world.secrets.labelsOf(name),
+    accessKeysOf: (arn) => world.keys.all().filter((key) => key.arn === arn),
     fault: (rule) => faults.add(rule),
     forget: () => {
       journal.clear();

@@ -16,6 +16,7 @@ import { OUTAGES } from './outages.ts';
 import { PERMISSIONS } from './permissions.ts';
 import { PRICES } from './prices.ts';
 import { REVOCATION } from './revocation.ts';
+import { ROTATING } from './rotation.ts';
 import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
 import { ROLES } from './roles.ts';
@@ -48,4 +49,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...KEYS,
   ...CHECKPOINTING,
   ...ROLES,
+  ...ROTATING,
 ];

@@ -74,6 +74,7 @@ beforeAll(async () => {
     SERVICE_DEFAULT_SECRET_ACCESS_KEY: SERVICE_DEFAULT.secretAccessKey,
     UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '300',
     UPSTREAM_IDLE_TIMEOUT_MS: '200',
+    ROTATION_MIN_INTERVAL_MS: '0',
     // Nothing stays open: every use of a stored credential meets KMS and Secrets Manager, and their faults.
     OPENED_CREDENTIALS_TTL_MS: '0',
     LOG_LEVEL: 'debug',
@@ -235,6 +236,10 @@ const newAccessKey = () => {
   const { awsAccessKeyId, awsSecretAccessKey } = directFields(DIRECT);
   return { kind: 'access-key', name: 'x', region: 'us-east-1', awsAccessKeyId, awsSecretAccessKey };
 };
+const newMaterial = () => {
+  const { name: _name, region: _region, ...material } = newAccessKey();
+  return material;
+};
 const newBedrockKey = { kind: 'bedrock-api-key', name: 'x', region: 'us-east-1', bedrockApiKey: BEDROCK_KEY };
 
 /** A role, whose sessions have canaries for keys: stored, proven and used. */
@@ -263,7 +268,10 @@ async function useEverySecret(person: MerchantPerson = merchant): Promise<void> 
     keep('initialize default', person.post('/initialize', { modelId: MODEL, useServiceDefaults: true })),
     keep('store', person.post('/credentials', newAccessKey())),
     keep('store key', person.post('/credentials', newBedrockKey)),
-    keep('test', person.post(`/credentials/${person.credentialId}/test`, {})),
+    // One after the other: a test would tell that its version is replaced meanwhile.
+    keep('test', person.post(`/credentials/${person.credentialId}/test`, {}))
+      .then(() => keep('rotate', person.post(`/credentials/${person.credentialId}/rotate`, newMaterial())))
+      .then(() => keep('roll back', person.send('POST', `/credentials/${person.credentialId}/rollback`))),
   ]);
 }
 
@@ -272,6 +280,7 @@ async function misplace(misplaced: string[], person: MerchantPerson = merchant):
   for (const secret of misplaced) {
     const quoted = encodeURIComponent(secret);
     const nobody = new Person(person.baseUrl.slice(0, -person.prefix.length));
+    const rotate = (body: object) => person.post(`/credentials/${person.credentialId}/rotate`, body);
     await Promise.all([
       keep('malformed JSON', person.post('/chat', `{"awsSecretAccessKey": "${secret}", `)),
       keep('not JSON at all', person.post('/chat', secret)),
@@ -294,6 +303,8 @@ async function misplace(misplaced: string[], person: MerchantPerson = merchant):
       keep('as an id', person.post('/chat', { ...chat, credentialId: secret })),
       keep('as a session', person.post('/chat', { ...chat, session: secret })),
       keep('as a kind', person.post('/credentials', { ...newAccessKey(), kind: secret })),
+      keep('as a kind to rotate to', rotate({ ...newMaterial(), kind: secret })),
+      keep('as a key id to rotate to', rotate({ ...newMaterial(), awsAccessKeyId: secret })),
       keep('as a scope', person.post('/api-keys', { name: 'x', scopes: [secret] })),
       keep('in a query', person.get(`/usage?secret=${quoted}`)),
       keep('as a timeframe', person.get(`/usage?timeframe=${quoted}`)),
@@ -413,6 +424,8 @@ test('every route, with everything as it should be', async () => {
     thaw: {},
     close: { merchantId: leaving.merchantId },
     activate: { roleArn: ROLE },
+    rotate: newMaterial(),
+    'approve-account': { accountId: AWS.merchantA.accountId, reason: 'the canary says so' },
     'api-keys': { name: 'x' },
     roll: { overlapHours: 1 },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
@@ -505,7 +518,9 @@ test('every route, with secrets where none belong', async () => {
       );
   }
   await misplace([DIRECT.secretAccessKey, SESSION_TOKEN, BEDROCK_KEY, PLAIN_KEY, merchant.token ?? '']);
-  expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200, 400, 401, 403, 404, 415, 431]));
+  expect(new Set(answers.map(({ status }) => status))).toEqual(
+    new Set([200, 400, 401, 403, 404, 409, 415, 431]),
+  );
   await expectNothingLeaked();
 });
 

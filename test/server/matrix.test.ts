@@ -58,11 +58,12 @@ function bodyOf(route: Route): unknown {
   if (route.path.endsWith('/:cid')) return { isDefault: true };
   if (route.path.endsWith('/activate')) return { roleArn: 'arn:aws:iam::100000000001:role/bedrock' };
   if (route.path.endsWith('/api-keys')) return { name: 'made by a stranger', scopes: ['invoke'] };
-  if (route.path.endsWith('/credentials')) {
+  if (route.path.endsWith('/approve-account'))
+    return { accountId: '1'.repeat(12), reason: 'a stranger asks' };
+  if (/\/(credentials|rotate)$/.test(route.path)) {
     return {
       kind: 'access-key',
-      name: 'x',
-      region: 'us-east-1',
+      ...(route.path.endsWith('/credentials') && { name: 'x', region: 'us-east-1' }),
       awsAccessKeyId: AWS.merchantA.accessKeyId,
       awsSecretAccessKey: AWS.merchantA.secretAccessKey,
     };

@@ -60,6 +60,18 @@ const DEFINERS = [
   'secret_leftovers_take',
   'rights_ended',
   'rotation_alerts',
+  'rotation_approve_account',
+  'rotation_begin',
+  'rotation_fail',
+  'rotation_key_done',
+  'rotation_labelled',
+  'rotation_promote',
+  'rotation_retire',
+  'rotation_rollback',
+  'rotation_sealed',
+  'rotation_take',
+  'rotations_changed',
+  'rotations_due',
   'webhook_create',
   'webhook_delete',
   'webhook_deliveries_due',
@@ -104,6 +116,7 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'webhooks',
   'webhook_deliveries',
   'secret_intents',
+  'credential_rotations',
   'audit_events',
   'audit_heads',
   'audit_checkpoints',
@@ -146,6 +159,8 @@ async function newCopy(): Promise<Copy> {
       INSERT INTO credential_versions (merchant_id, credential_id, version, state, wrapped_key, kms_key_arn, secret_name, secret_version_id)
         VALUES ('${merchant}', 'cred_' || repeat('0', 22), 1, 'current', 'x', 'x', 'x', 'x');
       INSERT INTO secret_intents (merchant_id, secret_name) VALUES ('${merchant}', 'x');
+      INSERT INTO credential_rotations (merchant_id, credential_id, version, replaces, state, mode, secret_name, secret_version_id, started_by, started_at, changed_at)
+        VALUES ('${merchant}', 'cred_' || repeat('0', 22), 2, 1, 'pending', 'iam', 'x', 'x', 'x', now(), now());
       INSERT INTO api_keys (merchant_id, id, name, environment, secret_hash, pepper_version, scopes, created_by, expires_at)
         VALUES ('${merchant}', '${merchant === A ? 'a' : 'b'}' || repeat('0', 11), 'x', 'test', decode(repeat('00', 32), 'hex'), 1, '{}', 'x', now() + interval '1 day');
       INSERT INTO usage_days (merchant_id, end_user, day, model_id, credential_id, credential_source, api_key_id, region, latencies)
@@ -415,6 +430,8 @@ describe('from the catalog', () => {
       `SELECT sealed FROM webhooks`,
       `SELECT * FROM webhook_deliveries_due(1, 1, '{}')`,
       `UPDATE webhook_deliveries SET state = 'dead'`,
+      `UPDATE credential_rotations SET state = 'retired'`,
+      `UPDATE credentials SET approved_account_id = '1'`,
       `SELECT ledger_retire('2026-01-01', 'x', 'x')`,
       `CREATE TABLE archive.mine (x int)`,
       `SELECT * FROM counters_expired(1)`,
@@ -441,6 +458,7 @@ describe('at work', () => {
     'api_keys',
     'credentials',
     'credential_versions',
+    'credential_rotations',
     'calls',
     'usage_days',
     'counter_openings',

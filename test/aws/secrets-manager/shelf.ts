@@ -35,6 +35,15 @@ export class SecretShelf {
     return secret;
   }
 
+  /** Version ids by label; empty when there is no such secret. */
+  labelsOf(name: string): Record<string, string> {
+    const secret = [...this.#byArn.values()].find((stored) => stored.name === name);
+    const versions = [...(secret?.versions.values() ?? [])];
+    return Object.fromEntries(
+      versions.flatMap(({ versionId, stages }) => [...stages].map((label) => [label, versionId])),
+    );
+  }
+
   remove(secret: StoredSecret): void {
     this.#byArn.delete(secret.arn);
   }

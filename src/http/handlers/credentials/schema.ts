@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { CredentialInput } from '../../../credentials/prepared-credential.ts';
 import type { StoredCredential } from '../../../credentials/stored-credential.ts';
 import { CREDENTIAL_FIELDS } from '../../../domain/credential-choice.ts';
+import type { AwsCredential } from '../../../domain/credential.ts';
 import { CREDENTIAL_KINDS, CREDENTIAL_STATES } from '../../../domain/credential.ts';
 import { ServiceError } from '../../../domain/errors.ts';
 import { parseCredentialId } from '../../../domain/ids.ts';
@@ -16,21 +17,25 @@ const bedrockApiKey = z
 /** Models that a role's policy is made for. */
 export const MODELS_MAX = 50;
 const common = { name, region, makeDefault: z.boolean().optional() };
+const accessKeyFields = {
+  kind: z.literal('access-key'),
+  awsAccessKeyId: CREDENTIAL_FIELDS.awsAccessKeyId,
+  awsSecretAccessKey: CREDENTIAL_FIELDS.awsSecretAccessKey,
+  awsSessionToken: CREDENTIAL_FIELDS.awsSessionToken.optional(),
+};
+const bedrockApiKeyFields = { kind: z.literal('bedrock-api-key'), bedrockApiKey };
+
+/** What proves, and nothing else. */
+export const newMaterial = z.discriminatedUnion('kind', [
+  z.strictObject(accessKeyFields),
+  z.strictObject(bedrockApiKeyFields),
+]);
+export type NewMaterial = z.infer<typeof newMaterial>;
 
 /** A credential as a merchant gives it. Secrets go in here and never come out: no reply schema has a place for them. */
 export const newCredential = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('access-key'),
-    awsAccessKeyId: CREDENTIAL_FIELDS.awsAccessKeyId,
-    awsSecretAccessKey: CREDENTIAL_FIELDS.awsSecretAccessKey,
-    awsSessionToken: CREDENTIAL_FIELDS.awsSessionToken.optional(),
-    ...common,
-  }),
-  z.strictObject({
-    kind: z.literal('bedrock-api-key'),
-    bedrockApiKey: bedrockApiKey,
-    ...common,
-  }),
+  z.strictObject({ ...accessKeyFields, ...common }),
+  z.strictObject({ ...bedrockApiKeyFields, ...common }),
   // No externalId: who could choose it could choose another merchant's. No makeDefault: it cannot sign before it is activated.
   z.strictObject({
     kind: z.literal('assume-role'),
@@ -42,7 +47,9 @@ export const newCredential = z.discriminatedUnion('kind', [
 export type NewCredential = z.infer<typeof newCredential>;
 
 /** The secrets of the request, in the type that does not print. */
-export function materialOf(body: NewCredential): CredentialInput['material'] {
+export function materialOf(body: NewMaterial): AwsCredential;
+export function materialOf(body: NewCredential): CredentialInput['material'];
+export function materialOf(body: NewCredential | NewMaterial): CredentialInput['material'] {
   if (body.kind === 'assume-role') return { kind: body.kind };
   if (body.kind === 'bedrock-api-key') return { kind: body.kind, apiKey: new Secret(body.bedrockApiKey) };
   return {

@@ -1,0 +1,125 @@
+import type { ServiceError } from '../domain/errors.ts';
+import type { Logger } from '../observability/logger.ts';
+import { errorFields } from '../observability/logger.ts';
+import type { OpenedCache } from './opened-cache.ts';
+import type { RotationKeys } from './rotation-keys.ts';
+import type { DueRotation, RotationChange, RotationName } from './rotation-state.ts';
+import { isFinal, isUnknownKey } from './rotation-steps.ts';
+import type { RotationSteps } from './rotation-steps.ts';
+import type { RotationStore } from './rotation-store.ts';
+import type { Vault } from './vault.ts';
+
+export interface RotationWorkerParts {
+  store: Pick<RotationStore, 'due' | 'take' | 'fail' | 'retire' | 'changed'>;
+  steps: Pick<RotationSteps, 'prove' | 'label'>;
+  keys: Pick<RotationKeys, 'clean'>;
+  vault: Pick<Vault, 'forgetCurrent'>;
+  opened: Pick<OpenedCache, 'forget'>;
+  logger: Logger;
+}
+
+const DUE_AT_ONCE = 50;
+const AT_ONE_TIME = 4;
+const ACTOR = { subject: 'system', requestId: 'rotation' };
+
+/**
+ * Goes on with rotations whose process died, or whose time has come: found by their state in Postgres, each taken by one replica at a time.
+ * Tells this process what changed elsewhere, so that it remembers no version for longer than a round.
+ */
+export class RotationWorker implements AsyncDisposable {
+  readonly #parts: RotationWorkerParts;
+  /** Told already; the database tells each change for a while. */
+  #known: ReadonlySet<string> = new Set();
+  #running: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(parts: RotationWorkerParts) {
+    this.#parts = parts;
+  }
+
+  /** One at a time: while one runs, others are that one. @throws ServiceError ledger.unavailable */
+  round(): Promise<void> {
+    this.#running ??= this.#round().finally(() => (this.#running = undefined));
+    return this.#running;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped = true;
+    await this.#running?.catch(() => undefined);
+  }
+
+  async #round(): Promise<void> {
+    this.#forget(await this.#parts.store.changed());
+    const due = (await this.#parts.store.due(DUE_AT_ONCE)).values();
+    // One secret that does not answer must not keep the others waiting.
+    await Promise.all(
+      Array.from({ length: AT_ONE_TIME }, async () => {
+        for (const name of due) if (!this.#stopped) await this.#goOn(name);
+      }),
+    );
+  }
+
+  #forget(changes: readonly RotationChange[]): void {
+    const { vault, opened } = this.#parts;
+    const told = new Set<string>();
+    for (const change of changes) {
+      const key = `${change.merchantId}/${change.credentialId}/${String(change.version)}/${change.state}`;
+      told.add(key);
+      if (this.#known.has(key)) continue;
+      vault.forgetCurrent(change.merchantId, change.credentialId);
+      if (change.shredded !== null) opened.forget({ ...change, version: change.shredded });
+    }
+    this.#known = told;
+  }
+
+  async #goOn(name: RotationName): Promise<void> {
+    try {
+      const taken = await this.#parts.store.take(name);
+      if (taken !== undefined) await this.#step(taken);
+    } catch (error) {
+      const { merchantId, credentialId, version } = name;
+      this.#parts.logger.warn('rotation waits: its step is tried again', {
+        ...{ merchantId, credentialId, version },
+        ...errorFields(error),
+      });
+    }
+  }
+
+  async #step(due: DueRotation): Promise<void> {
+    const { store, steps, logger } = this.#parts;
+    if (due.state === 'pending') {
+      const outcome = await this.#prove(due);
+      logger.warn('rotation resumed: its process is gone', { ...nameOf(due), outcome });
+      if (outcome === 'promoted') await steps.label(due, 'overlap');
+    } else if (due.state === 'overlap' && due.overlapOver === true) {
+      if (await store.retire(ACTOR, due)) await steps.label(due, 'retired');
+    } else if (due.labelled !== due.state) {
+      await steps.label(due, due.state);
+    } else {
+      await this.#parts.keys.clean(ACTOR, due);
+    }
+  }
+
+  /** @throws ServiceError when it is worth another try */
+  async #prove(due: DueRotation): Promise<string> {
+    const { store, steps } = this.#parts;
+    try {
+      return await steps.prove(ACTOR, due);
+    } catch (error) {
+      const final = isFinal(error) && !(due.mode === 'iam' && isUnknownKey(error));
+      if (!final && !due.overdue) throw error;
+      const reason = final ? reasonOf(error) : 'timed-out';
+      await store.fail(ACTOR, due, reason);
+      return `failed: ${reason}`;
+    }
+  }
+}
+
+function reasonOf(error: ServiceError): string {
+  const reason = error.options.extra?.['reason'];
+  return typeof reason === 'string' ? reason : error.code;
+}
+
+function nameOf({ merchantId, credentialId, version }: RotationName) {
+  return { merchantId, credentialId, version };
+}

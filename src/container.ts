@@ -8,14 +8,11 @@ import { buildAudit } from './container/audit.ts';
 import { buildCallers } from './container/callers.ts';
 import { buildCalls } from './container/calls.ts';
 import { buildCredentials } from './container/credentials.ts';
-import { buildLedger, buildWebhooks } from './container/ledger.ts';
+import { buildLedger, buildReports, buildWebhooks } from './container/ledger.ts';
+import { buildMerchants } from './container/merchants.ts';
 import { buildReconciler } from './container/reconciler.ts';
 import { monotonicClock, systemClock } from './domain/clock.ts';
-import { Closing } from './gateway/closing.ts';
 import { ModelsBehind } from './gateway/models-behind.ts';
-import { Onboarding } from './gateway/onboarding.ts';
-import { RoleKits } from './gateway/role-kits.ts';
-import { rolePolicyFor } from './gateway/role-policy.ts';
 import { Sharpening } from './gateway/sharpen.ts';
 import { BodyBudget } from './http/body-budget.ts';
 import { openApiDocument } from './http/openapi.ts';
@@ -24,12 +21,6 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
-import { LimitStore } from './ledger/limit-store.ts';
-import { PriceStore } from './ledger/price-store.ts';
-import { UsageStore } from './ledger/usage-store.ts';
-import { UsageVerifyStore } from './ledger/usage-verify-store.ts';
-import { MerchantStore } from './merchants/merchant-store.ts';
-import { Merchants } from './merchants/merchants.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
 import { Database } from './persistence/database.ts';
 import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
@@ -62,11 +53,10 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 }
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
-  const { clock, logger, database } = base;
+  const { logger, database } = base;
   const { closers, leftovers, rotationWorker, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
-  const merchantStore = new MerchantStore(database);
-  const merchants = new Merchants(merchantStore, { clock, max: config.rememberedMax });
+  const { merchants, ...keeping } = buildMerchants(config, base, { ...credentials, apiKeys });
   const { ledger, ...books } = await buildLedger(config, secrets, base);
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const bedrock = buildBedrock(config, base);
@@ -80,23 +70,17 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     audit,
     bodyBudget: buildBodyBudget(config),
     checkpoints,
-    closing: new Closing(merchantStore, credentials.vault),
     health: healthOf(database, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
-    limitStore: new LimitStore(database),
     logger,
     merchants,
-    merchantStore,
     models: bedrock.models,
     openApi: openApiDocument(ROUTES),
-    onboarding: new Onboarding(database, merchantStore, apiKeys, credentials.vault),
-    priceStore: new PriceStore(database),
+    ...buildReports(base),
+    ...keeping,
     ...calls,
     ...credentials,
-    roleKits: new RoleKits(credentials.roles, rolePolicyFor),
     unknown,
-    usage: new UsageStore(database),
-    usageVerify: new UsageVerifyStore(database),
     webhooks,
   };
   const app = createApp(services, (how) => authenticate(verify, how), config);

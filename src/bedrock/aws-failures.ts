@@ -1,4 +1,4 @@
-import type { ErrorCode } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 
 /** What a failure of AWS means to a caller. docs/errors.md has the same table; a test holds them equal. */
 export interface AwsFailureRow {

@@ -1,5 +1,6 @@
 import { ServiceError } from '../domain/errors.ts';
-import type { ErrorCode, ServiceErrorOptions } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
+import type { ServiceErrorOptions } from '../domain/errors.ts';
 
 /** `no`: provably not one byte of the request left us, so the hold can be voided. `unknown`: AWS may have run it. */
 export type Executed = 'no' | 'unknown';

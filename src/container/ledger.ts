@@ -7,9 +7,12 @@ import { AnswerStore } from '../ledger/answer-store.ts';
 import { LedgerStore } from '../ledger/ledger-store.ts';
 import { Ledger } from '../ledger/ledger.ts';
 import { RotationAlertsStore } from '../ledger/rotation-alerts-store.ts';
+import { LimitStore } from '../ledger/limit-store.ts';
 import { openSpool } from '../ledger/open-spool.ts';
 import { PriceStore } from '../ledger/price-store.ts';
 import { Prices } from '../ledger/prices.ts';
+import { UsageStore } from '../ledger/usage-store.ts';
+import { UsageVerifyStore } from '../ledger/usage-verify-store.ts';
 import { WebhookDeliverer } from '../ledger/webhook-deliverer.ts';
 import { WebhookSecrets } from '../ledger/webhook-secrets.ts';
 import { WebhookSender } from '../ledger/webhook-sender-out.ts';
@@ -54,4 +57,14 @@ export function buildWebhooks(config: Config, secrets: Secrets, { clock, logger,
   const rules = { plainLoopback: config.environment !== 'production' };
   const parts = { store, secrets: sealing, sender: new WebhookSender({ rules }), rules, clock, logger };
   return { webhooks: new Webhooks(parts), deliverer: new WebhookDeliverer(parts) };
+}
+
+/** What was used, at what price, within which limits. */
+export function buildReports({ database }: Pick<Base, 'database'>) {
+  return {
+    limitStore: new LimitStore(database),
+    priceStore: new PriceStore(database),
+    usage: new UsageStore(database),
+    usageVerify: new UsageVerifyStore(database),
+  };
 }

@@ -25,3 +25,11 @@ export function otherRolePinned(): ServiceError {
 export function stillFrozen(): ServiceError {
   return new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.');
 }
+
+/** The same for what does not exist, was deleted, or is another merchant's. */
+export function notFound(): ServiceError {
+  return new ServiceError(
+    'credential.not_found',
+    'This merchant has no such credential. GET /credentials lists those it has.',
+  );
+}

@@ -1,12 +1,12 @@
 import type { Actor, AuditEntry } from '../domain/audit.ts';
 import type { CredentialKind, CredentialState } from '../domain/credential.ts';
-import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { Credential as Row } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
-import { assertActive } from './credential-state.ts';
+import { assertActive, notFound } from './credential-state.ts';
 import { claimSecret } from './leftover-store.ts';
+import { openableVersion, stateOf } from './openable-version-store.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
 
@@ -150,7 +150,7 @@ export class CredentialStore {
   ): Promise<SealedVersion> {
     return this.inTransaction(merchantId, async (tx) => {
       await appendAudit(tx, merchantId, entry(actor, 'credential.opened', credentialId, { version }));
-      return currentSealed(merchantId, tx, credentialId, version);
+      return openableVersion(merchantId, tx, credentialId, version);
     });
   }
 
@@ -166,7 +166,7 @@ export class CredentialStore {
   ): Promise<void> {
     return this.inTransaction(merchantId, async (tx) => {
       await appendAudit(tx, merchantId, entry(actor, 'credential.used_stale', credentialId, { version }));
-      await currentSealed(merchantId, tx, credentialId, version);
+      await openableVersion(merchantId, tx, credentialId, version);
     });
   }
 
@@ -229,50 +229,6 @@ export class CredentialStore {
   }
 }
 
-interface OpenableRow {
-  wrapped_key: Uint8Array;
-  kms_key_arn: string;
-  secret_name: string;
-  secret_version_id: string;
-}
-
-/** @throws ServiceError credential.not_found */
-async function stateOf(merchantId: MerchantId, tx: CredentialTx, id: CredentialId): Promise<CredentialState> {
-  const row = await tx.credential.findFirst({
-    where: { merchantId, id, state: { not: 'deleted' } },
-    select: { state: true },
-  });
-  if (row === null) throw notFound();
-  return row.state as CredentialState;
-}
-
-/** @throws ServiceError credential.not_found | credential.not_usable */
-async function currentSealed(
-  merchantId: MerchantId,
-  tx: CredentialTx,
-  credentialId: CredentialId,
-  version: number,
-): Promise<SealedVersion> {
-  assertActive(await stateOf(merchantId, tx, credentialId));
-  // The same rule as in ledger_hold: whoever is admitted may open, and nobody else.
-  const [row] = await tx.$queryRaw<OpenableRow[]>`
-    SELECT wrapped_key, kms_key_arn, secret_name, secret_version_id FROM credential_versions
-    WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId} AND version = ${version}::integer
-      AND (state = 'current' OR (state = 'previous' AND overlap_until > clock_timestamp()))`;
-  if (row === undefined) {
-    throw new ServiceError(
-      'credential.not_usable',
-      'This version of the credential was replaced while the request was under way. Send the request again.',
-    );
-  }
-  return {
-    wrappedKey: Buffer.from(row.wrapped_key),
-    kmsKeyArn: row.kms_key_arn,
-    secretName: row.secret_name,
-    secretVersionId: row.secret_version_id,
-  };
-}
-
 async function defaultOf(merchantId: MerchantId, tx: CredentialTx): Promise<string | null> {
   const merchant = await tx.merchant.findUnique({
     where: { id: merchantId },
@@ -316,11 +272,4 @@ function entry(
     requestId: actor.requestId,
     body,
   };
-}
-
-function notFound(): ServiceError {
-  return new ServiceError(
-    'credential.not_found',
-    'This merchant has no such credential. GET /credentials lists those it has.',
-  );
 }

@@ -4,6 +4,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
+import { notFound } from './credential-state.ts';
 
 export interface FreezeChange {
   frozen: boolean;
@@ -33,11 +34,7 @@ export class FreezeStore {
       Prisma.sql`SELECT credential_freeze(${merchantId}, ${credentialId}, ${frozen}, ${reason ?? null}, ${actor.subject}, ${actor.requestId}) AS before`,
     );
     const before = row?.before ?? undefined;
-    if (before === undefined)
-      throw new ServiceError(
-        'credential.not_found',
-        'This merchant has no such credential. GET /credentials lists those it has.',
-      );
+    if (before === undefined) throw notFound();
     if (before !== 'active' && before !== 'frozen')
       throw new ServiceError(
         'credential.not_usable',

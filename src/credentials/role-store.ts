@@ -3,7 +3,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
-import { otherRolePinned, stillFrozen } from './credential-state.ts';
+import { notFound, otherRolePinned, stillFrozen } from './credential-state.ts';
 import { claimSecret } from './leftover-store.ts';
 import { accountOfRole, roleHint } from './role.ts';
 import type { SealedVersion } from './secret-vault.ts';
@@ -98,11 +98,7 @@ async function write(
 }
 
 const REFUSALS: Readonly<Record<string, () => ServiceError>> = {
-  credential: () =>
-    new ServiceError(
-      'credential.not_found',
-      'This merchant has no such credential. GET /credentials lists those it has.',
-    ),
+  credential: notFound,
   frozen: stillFrozen,
   role: otherRolePinned,
 };

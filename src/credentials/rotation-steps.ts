@@ -1,7 +1,7 @@
 import type { Actor } from '../domain/audit.ts';
 import type { AwsCredential, AwsIdentity, StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { ErrorCode } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IdentityCheck } from './identity.ts';
 import { lostPermissions } from './permission-probes.ts';

@@ -3,6 +3,7 @@ import type { Actor } from '../domain/audit.ts';
 import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import { notFound } from './credential-state.ts';
 import type { IamKeys } from './iam-keys.ts';
 import { keyHint } from './material.ts';
 import type { RotationKeys } from './rotation-keys.ts';
@@ -202,10 +203,7 @@ function begunOf(answer: BeginAnswer): BegunRotation {
     case 'begun':
       return answer.rotation;
     case 'missing':
-      throw new ServiceError(
-        'credential.not_found',
-        'This merchant has no such credential. GET /credentials lists those it has.',
-      );
+      throw notFound();
     case 'in_progress': {
       const { state, version, retryAfterSeconds } = answer;
       const why =

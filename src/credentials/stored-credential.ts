@@ -1,5 +1,5 @@
 import type { CredentialKind, CredentialState } from '../domain/credential.ts';
-import type { ErrorCode } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 import type { CredentialId } from '../domain/ids.ts';
 
 /** What is known of a stored credential, and may be shown to its merchant. Has no place for a secret or a wrapped key. */

@@ -4,7 +4,7 @@ import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Rotations } from '../credentials/rotation.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { ErrorCode } from '../domain/errors.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import type { CallBound, CallIntent, LimitRefusal } from '../ledger/call-intent.ts';
 import type { Ledger, OpenCall } from '../ledger/ledger.ts';

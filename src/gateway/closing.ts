@@ -7,9 +7,9 @@ import type { ClosedMerchant, MerchantStore } from '../merchants/merchant-store.
 /** The end of a merchant, in every room at once. */
 export class Closing {
   readonly #merchants: Pick<MerchantStore, 'close'>;
-  readonly #vault: Pick<Vault, 'discard'>;
+  readonly #vault: Pick<Vault, 'discard' | 'forget'>;
 
-  constructor(merchants: Pick<MerchantStore, 'close'>, vault: Pick<Vault, 'discard'>) {
+  constructor(merchants: Pick<MerchantStore, 'close'>, vault: Pick<Vault, 'discard' | 'forget'>) {
     this.#merchants = merchants;
     this.#vault = vault;
   }
@@ -22,6 +22,7 @@ export class Closing {
   async close(actor: Actor, merchantId: MerchantId, reason?: string): Promise<ClosedMerchant> {
     const closed = await this.#merchants.close(actor, merchantId, reason);
     if (closed === undefined) throw merchantNotFound();
+    this.#vault.forget(merchantId);
     await this.#vault.discard(closed.secrets);
     return closed;
   }

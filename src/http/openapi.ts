@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ERRORS } from '../domain/errors.ts';
+import { ERRORS } from '../domain/error-catalogue.ts';
 import type { Route } from './route.ts';
 
 /** How a JSON body may name a credential, for routes that take one. Exactly one choice; none means the merchant's default. */

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
-import { ERRORS } from '../domain/errors.ts';
-import type { ErrorCode, ErrorRow, ServiceError } from '../domain/errors.ts';
+import { ERRORS } from '../domain/error-catalogue.ts';
+import type { ErrorCode, ErrorRow } from '../domain/error-catalogue.ts';
+import type { ServiceError } from '../domain/errors.ts';
 import { cutResponse, hasLargeUnreadBody } from './protocol.ts';
 import { rateLimitHeaders } from './rate-limit.ts';
 

@@ -5,7 +5,7 @@ import { classifyReply, serviceErrorOf } from '../../src/bedrock/aws-errors.ts';
 import { AWS_FAILURES } from '../../src/bedrock/aws-failures.ts';
 import { envExample } from '../../src/config/example.ts';
 import { AUDIT_ACTIONS } from '../../src/domain/audit.ts';
-import { ERRORS } from '../../src/domain/errors.ts';
+import { ERRORS } from '../../src/domain/error-catalogue.ts';
 import { openApiDocument } from '../../src/http/openapi.ts';
 import { ROUTES } from '../../src/http/routes.ts';
 import { SCHEMA_VERSION } from '../../src/persistence/readiness.ts';

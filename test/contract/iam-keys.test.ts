@@ -111,7 +111,7 @@ describe('what keeps a key from being made is said', () => {
     const error = await failure(work());
     expect(error).toMatchObject({ code: 'credential.refused_by_aws' });
     expect(error.options.extra).toMatchObject({ refusal: 'not-permitted', action, resource: ARN });
-    const statement: unknown = JSON.parse(String(error.options.extra?.['statement']));
+    const statement: unknown = JSON.parse(error.options.extra?.['statement'] as string);
     expect(statement).toMatchObject({ Effect: 'Allow', Resource: ARN });
     expect((statement as { Action: string[] }).Action).toContain(action);
     expect(error.detail).toContain(action);

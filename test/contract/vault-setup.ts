@@ -10,7 +10,7 @@ import { Vault } from '../../src/credentials/vault.ts';
 import type { VaultParts } from '../../src/credentials/vault.ts';
 import type { AccessKey, BedrockApiKey } from '../../src/domain/credential.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
-import type { ErrorCode } from '../../src/domain/errors.ts';
+import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { Database } from '../../src/persistence/database.ts';

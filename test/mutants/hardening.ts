@@ -82,7 +82,7 @@ export const HARDENING: readonly Mutant[] = [
   {
     name: 'A service that could be looked into does not start in production.',
     file: 'src/config/process-dangers.ts',
-    find: /  \[\/\^--\(inspect[^\n]+\n/,
+    find: / {2}\[\/\^--\(inspect[^\n]+\n/,
     replace: '',
     test: PROCESS_TEST,
   },

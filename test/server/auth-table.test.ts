@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { SignJWT } from 'jose';
 import { mintToken } from '../../src/auth/token.ts';
-import { ERRORS } from '../../src/domain/errors.ts';
-import type { ErrorCode } from '../../src/domain/errors.ts';
+import { ERRORS } from '../../src/domain/error-catalogue.ts';
+import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
 import { AWS } from '../support/aws-keys.ts';
 import { converseBody, onboard, Person, runtimeCalls } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { ERRORS } from '../../src/domain/errors.ts';
+import { ERRORS } from '../../src/domain/error-catalogue.ts';
 import { converseBody, onboard, operatorOf, Person, runtimeCalls } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';

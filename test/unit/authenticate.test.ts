@@ -6,7 +6,7 @@ import express from 'express';
 import type { NextFunction, Request, Response } from 'express';
 import { mintToken } from '../../src/auth/token.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
-import type { ErrorCode } from '../../src/domain/errors.ts';
+import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import type { Principal } from '../../src/domain/principal.ts';
 import { authenticate } from '../../src/http/steps/authenticate.ts';

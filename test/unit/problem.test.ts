@@ -2,8 +2,9 @@ import { once } from 'node:events';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { expect, test } from '@jest/globals';
-import { ERRORS, ServiceError } from '../../src/domain/errors.ts';
-import type { ErrorCode, ErrorRow } from '../../src/domain/errors.ts';
+import { ERRORS } from '../../src/domain/error-catalogue.ts';
+import { ServiceError } from '../../src/domain/errors.ts';
+import type { ErrorCode, ErrorRow } from '../../src/domain/error-catalogue.ts';
 import { problemOf, sendAwsError, sendProblem } from '../../src/http/problem.ts';
 
 const CODES = Object.keys(ERRORS) as ErrorCode[];

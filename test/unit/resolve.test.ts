@@ -5,8 +5,9 @@ import type { ResolverParts, ResolveRequest } from '../../src/credentials/resolv
 import { RoleSessions } from '../../src/credentials/role-sessions.ts';
 import type { CredentialChoice } from '../../src/domain/credential-choice.ts';
 import type { AccessKey, AwsCredential } from '../../src/domain/credential.ts';
-import { ERRORS, ServiceError } from '../../src/domain/errors.ts';
-import type { ErrorCode } from '../../src/domain/errors.ts';
+import { ERRORS } from '../../src/domain/error-catalogue.ts';
+import { ServiceError } from '../../src/domain/errors.ts';
+import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import type { Merchant } from '../../src/domain/merchant.ts';
 import { Secret } from '../../src/domain/secret.ts';

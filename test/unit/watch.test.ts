@@ -40,7 +40,7 @@ describe('a look', () => {
     for (const name of ['one', 'two'])
       watch.begin({
         right: { ...RIGHT },
-        cut: (why) => cut.push(`${name} ${why.code} ${String(why.options.extra?.['ended'])}`),
+        cut: (why) => cut.push(`${name} ${why.code} ${why.options.extra?.['ended'] as string}`),
       });
     watch.begin({ right: OTHER, cut: () => cut.push('other') });
     expect(await watch.round()).toBe(2);

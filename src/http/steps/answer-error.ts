@@ -1,7 +1,7 @@
 import type { NextFunction, Request, Response } from 'express';
 import { SYSTEM_CHAIN } from '../../domain/audit.ts';
 import { ServiceError } from '../../domain/errors.ts';
-import type { ErrorCode } from '../../domain/errors.ts';
+import type { ErrorCode } from '../../domain/error-catalogue.ts';
 import { errorFields } from '../../observability/logger.ts';
 import { sendAwsError, sendProblem } from '../problem.ts';
 import type { Services } from '../services.ts';

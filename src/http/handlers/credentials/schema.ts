@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import type { CredentialInput } from '../../../credentials/prepared-credential.ts';
+import { notFound } from '../../../credentials/credential-state.ts';
 import type { StoredCredential } from '../../../credentials/stored-credential.ts';
 import { CREDENTIAL_FIELDS } from '../../../domain/credential-choice.ts';
 import type { AwsCredential } from '../../../domain/credential.ts';
 import { CREDENTIAL_KINDS, CREDENTIAL_STATES } from '../../../domain/credential.ts';
-import { ServiceError } from '../../../domain/errors.ts';
 import { parseCredentialId } from '../../../domain/ids.ts';
 import type { CredentialId } from '../../../domain/ids.ts';
 import { Secret } from '../../../domain/secret.ts';
@@ -110,10 +110,6 @@ export const roleKit = z.object({
 /** The same answer for what does not exist, was deleted, or is another merchant's. */
 export function credentialIdOf(text: string | undefined): CredentialId {
   const id = parseCredentialId(text ?? '');
-  if (id === undefined)
-    throw new ServiceError(
-      'credential.not_found',
-      'This merchant has no such credential. GET /credentials lists those it has.',
-    );
+  if (id === undefined) throw notFound();
   return id;
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ServiceError } from '../../../domain/errors.ts';
+import { notFound } from '../../../credentials/credential-state.ts';
 import { credentialIdOf } from '../credentials/schema.ts';
 import { operatorEndpoint } from '../../route.ts';
 import { merchantIdOf } from '../../steps/load-merchant.ts';
@@ -20,6 +20,6 @@ export const approveAccount = operatorEndpoint<z.infer<typeof body>>({
     const credentialId = credentialIdOf(params['cid']);
     if (await services.rotations.approveAccount(actor, merchantId, credentialId, approval))
       return { status: 204 };
-    throw new ServiceError('credential.not_found', 'The merchant has no such credential.');
+    throw notFound();
   },
 });

@@ -11,6 +11,6 @@ BEGIN
       AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
   LOOP
     EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', signature);
-    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO merchant_bedrock_owner, merchant_bedrock_ledger, merchant_bedrock_ops, merchant_bedrock_app', signature);
+    EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO merchant_bedrock_owner, merchant_bedrock_ledger, merchant_bedrock_ops, merchant_bedrock_notary, merchant_bedrock_app', signature);
   END LOOP;
 END $$;

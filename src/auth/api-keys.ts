@@ -157,8 +157,9 @@ export class ApiKeys {
     return { kind: 'operator', subject: `operator:${token.id}`, scopes };
   }
 
-  /** The secret is compared first and always, so that time tells nothing about the rest. */
+  /** The secret is hashed for memory and compared, first and always, so that time tells nothing about the rest. */
   #isGood<K extends StoredKey>(token: Token, key: K | undefined): key is K {
+    const memoryKey = this.#memoryKeyOf(token);
     const matches = this.#parts.hasher.matches(token.secret, key);
     if (key === undefined || !matches) {
       this.#refuse(token, key);
@@ -168,9 +169,9 @@ export class ApiKeys {
       key.environment === token.environment &&
       key.revokedAt === null &&
       key.expiresAt.getTime() > this.#parts.clock.now();
-    if (good) this.#good.set(this.#memoryKeyOf(token), true);
+    if (good) this.#good.set(memoryKey, true);
     else {
-      this.#good.delete(this.#memoryKeyOf(token));
+      this.#good.delete(memoryKey);
       // Revoked or expired: no secret of this key will be good again.
       this.#refuse(token, undefined);
     }

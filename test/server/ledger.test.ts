@@ -192,7 +192,7 @@ describe('admission', () => {
     ],
     [
       'a version that is not current',
-      `UPDATE credential_versions SET state = 'previous' WHERE merchant_id = $1`,
+      `UPDATE credential_versions SET state = 'previous', overlap_until = now() - interval '1 second' WHERE merchant_id = $1`,
       { source: 'stored' },
       'credential',
     ],

@@ -126,7 +126,17 @@ describe('list', () => {
     const listed = await store.list(other);
     expect(listed.map(({ id }) => id)).toEqual(mine.map(({ id }) => id));
     expect(Object.keys(listed[0] ?? {}).sort()).toEqual(
-      ['createdAt', 'createdBy', 'environment', 'expiresAt', 'id', 'name', 'revokedAt', 'scopes'].sort(),
+      [
+        'createdAt',
+        'createdBy',
+        'environment',
+        'expiresAt',
+        'id',
+        'name',
+        'revokedAt',
+        'rolledTo',
+        'scopes',
+      ].sort(),
     );
     expect(listed[0]?.revokedAt).toMatch(/^\d{4}-\d\d-\d\dT.*Z$/);
     expect(listed[1]).toMatchObject({ name: 'second', createdBy: 'api-key:maker', revokedAt: null });

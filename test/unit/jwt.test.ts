@@ -63,7 +63,8 @@ describe('HS256', () => {
       expiresAtMs: (seconds + 600) * 1_000,
     });
     expect(await verify(await hs256({ exp: seconds + 7_200 }))).toMatchObject({
-      expiresAtMs: (seconds + 3_600) * 1_000,
+      // It was issued a minute ago, and lives for an hour at most.
+      expiresAtMs: (seconds - 60 + 3_600) * 1_000,
     });
     expect(await verify(await hs256({ scope: ['audit:read', 7] }))).toMatchObject({ scopes: ['audit:read'] });
     expect(await verify(await hs256({ scope: undefined }))).toMatchObject({ scopes: [] });

@@ -175,9 +175,9 @@ export class Admission {
 /** What a call runs by. */
 export function rightOf(
   { merchant, principal }: Pick<PaidCall, 'merchant' | 'principal'>,
-  { source, credentialId, version }: Pick<ResolvedCredential, 'source' | 'credentialId' | 'version'>,
+  { source, credentialId }: Pick<ResolvedCredential, 'source' | 'credentialId'>,
 ): Right {
-  return { merchantId: merchant.id, apiKeyId: principal.apiKeyId, source, credentialId, version };
+  return { merchantId: merchant.id, apiKeyId: principal.apiKeyId, source, credentialId };
 }
 
 /**

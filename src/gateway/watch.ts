@@ -126,8 +126,8 @@ function revoked(why: Why): ServiceError {
   });
 }
 
-function keyOf({ merchantId, source, apiKeyId, credentialId, version }: Right): string {
-  return [merchantId, source, apiKeyId, credentialId, version].join('/');
+function keyOf({ merchantId, source, apiKeyId, credentialId }: Right): string {
+  return [merchantId, source, apiKeyId, credentialId].join('/');
 }
 
 function pause(ms: number): Promise<void> {

@@ -8,12 +8,11 @@ export interface Right {
   merchantId: MerchantId;
   source: CredentialSource;
   apiKeyId?: ApiKeyId | undefined;
-  /** Of stored credentials, with its version. */
+  /** Of stored credentials. Whichever version signed: what one began goes on when it is rotated away. */
   credentialId?: CredentialId | undefined;
-  version?: number | undefined;
 }
 
-/** What ended: the merchant (suspended, closed), the API key (revoked, expired), the leave to use this source, the credential or its version. */
+/** What ended: the merchant (suspended, closed), the API key (revoked, expired), the leave to use this source, the credential (frozen, deleted). */
 export type EndedBy = 'merchant' | 'api_key' | 'source' | 'credential';
 
 /** Asks what has been taken away since a call was admitted. */
@@ -30,13 +29,12 @@ export class RightsStore {
    * @throws ServiceError ledger.unavailable
    */
   async ended(rights: readonly Right[]): Promise<Map<number, EndedBy>> {
-    const held = rights.map(({ merchantId, apiKeyId, source, credentialId, version }, pos) => ({
+    const held = rights.map(({ merchantId, apiKeyId, source, credentialId }, pos) => ({
       pos,
       merchant_id: merchantId,
       api_key_id: apiKeyId,
       source,
       credential_id: credentialId,
-      credential_version: version,
     }));
     const rows = await this.#database.query<{ pos: number; ended: EndedBy }>(
       Prisma.sql`SELECT pos, ended FROM rights_ended(${JSON.stringify(held)}::jsonb)`,

@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto';
 import { BedrockRuntimeClient, ConverseStreamCommand } from '@aws-sdk/client-bedrock-runtime';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
+import { AWS } from '../support/aws-keys.ts';
 import { converseBody, directHeaders, onboard, operatorOf, Person, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { withAdmin } from '../support/limits.ts';
@@ -256,6 +257,29 @@ describe('what goes on', () => {
     expect(await service.service.watch.round()).toBe(0);
     expect(own.hasEnded()).toBe(false);
     own.leave();
+  });
+
+  test('what a version of a credential began, after it was rotated away and shredded', async () => {
+    const merchant = await onboard(service, 'merchant-rotated');
+    const headers = { 'x-bedrock-credential-id': merchant.credentialId };
+    const stream = await run(merchant, 'converse-stream', 'h2', headers);
+    const { accessKeyId: awsAccessKeyId, secretAccessKey: awsSecretAccessKey } = AWS.merchantA;
+    const material = { kind: 'access-key', awsAccessKeyId, awsSecretAccessKey };
+    const rotated = await elsewhere(merchant).post(`/credentials/${merchant.credentialId}/rotate`, material);
+    expect(rotated.status).toBe(200);
+    await withAdmin(service, (admin) =>
+      admin.query(`UPDATE credential_rotations SET overlap_until = now() - interval '1 second'`),
+    );
+    await withAdmin(service, async (admin) => {
+      const { rows } = await admin.query<{ retired: boolean }>(
+        `SELECT rotation_retire($1, $2, 2, 'test', 'test') AS retired`,
+        [merchant.merchantId, merchant.credentialId],
+      );
+      expect(rows).toEqual([{ retired: true }]);
+    });
+    expect(await service.service.watch.round()).toBe(0);
+    expect(stream.hasEnded()).toBe(false);
+    stream.leave();
   });
 
   test('a call without a stream that was admitted before: it finishes and is settled', async () => {

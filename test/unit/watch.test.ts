@@ -67,7 +67,6 @@ describe('a look', () => {
       { ...RIGHT, source: 'direct' },
       { ...RIGHT, apiKeyId: 'k' },
       { ...RIGHT, credentialId: 'c' },
-      { ...RIGHT, credentialId: 'c', version: 2 },
     ] as Right[];
     for (const right of rights) watch.begin({ right, cut: () => undefined });
     await watch.round();

@@ -113,8 +113,9 @@ CREATE TRIGGER not_of_the_closed BEFORE INSERT ON credential_versions FOR EACH R
 CREATE TRIGGER not_of_the_closed BEFORE INSERT ON webhooks FOR EACH ROW EXECUTE FUNCTION not_of_the_closed();
 
 -- Which of these rights have ended, and by what. What runs asks every few seconds, all of a process at once. As ledger_hold asks before a call
--- starts, but without what only bounds a call, and with one difference: a version that was replaced may finish what it began.
-CREATE TYPE held_right AS (pos integer, merchant_id text, api_key_id text, source text, credential_id text, credential_version integer);
+-- starts, but without what only bounds a call, and with one difference: a version that was rotated away, also one that is shredded by now, may
+-- finish what it began. Deleting a credential says so in its state.
+CREATE TYPE held_right AS (pos integer, merchant_id text, api_key_id text, source text, credential_id text);
 CREATE FUNCTION rights_ended(p_rights jsonb) RETURNS TABLE (pos integer, ended text) LANGUAGE sql STABLE SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
   AS $$
@@ -124,14 +125,13 @@ CREATE FUNCTION rights_ended(p_rights jsonb) RETURNS TABLE (pos integer, ended t
     LEFT JOIN merchants_in_force(ARRAY(SELECT DISTINCT h.merchant_id FROM held h), clock_timestamp()) AS s ON s.merchant_id = r.merchant_id AND s.status = 'active'
     LEFT JOIN api_keys k ON k.merchant_id = r.merchant_id AND k.id = r.api_key_id AND k.revoked_at IS NULL AND k.expires_at > clock_timestamp()
     LEFT JOIN credentials c ON c.merchant_id = r.merchant_id AND c.id = r.credential_id AND c.state = 'active'
-    LEFT JOIN credential_versions w ON w.merchant_id = r.merchant_id AND w.credential_id = c.id AND w.version = r.credential_version AND w.state <> 'destroyed'
     CROSS JOIN LATERAL (SELECT CASE
       WHEN s.merchant_id IS NULL THEN 'merchant'
       WHEN r.api_key_id IS NOT NULL AND k.id IS NULL THEN 'api_key'
       WHEN r.source IN ('direct', 'session') AND NOT s.direct_allowed THEN 'source'
       WHEN r.source = 'service-default' AND NOT s.service_defaults_allowed THEN 'source'
       WHEN NOT coalesce(s.spec->'sources' ? r.source, true) THEN 'source'
-      WHEN r.source = 'stored' AND w.version IS NULL THEN 'credential'
+      WHEN r.source = 'stored' AND c.id IS NULL THEN 'credential'
       END) AS v (ended)
     WHERE v.ended IS NOT NULL
   $$;

@@ -86,6 +86,8 @@ export class Service implements AsyncDisposable {
 
   async listen(): Promise<{ port: number }> {
     const { config, server, ledgerStore, prices, spool, answerStore, deliverer, watch } = this.#parts;
+    if (this.#parts.checkpointer === undefined)
+      this.logger.warn('audit checkpoints are off: AUDIT_KMS_KEY_ID is not set');
     await ledgerStore.keepAlive(LEASE_SECONDS);
     this.#every(ALIVE_EVERY_MS, 'lease', () => ledgerStore.keepAlive(LEASE_SECONDS));
     this.#every(SWEEP_EVERY_MS, 'sweep', async () => {

@@ -123,7 +123,8 @@ export class Vault {
   current(merchantId: MerchantId, credentialId: CredentialId, anew: boolean): Promise<CurrentVersion> {
     const { store } = this.#parts;
     const key = `${merchantId}/${credentialId}`;
-    if (anew) this.forget(merchantId, credentialId);
+    // What was opened, and sessions of roles, belong to one version: the current one's are as good as before.
+    if (anew) this.forgetCurrent(merchantId, credentialId);
     return this.#versions.get(key, () => store.current(merchantId, credentialId));
   }
 

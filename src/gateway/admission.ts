@@ -80,7 +80,8 @@ export class Admission {
         error instanceof StaleMerchant || (error instanceof ServiceError && MAY_BE_STALE.has(error.code));
       if (!stale) throw error;
       const merchant = await this.#parts.merchants.find(paid.merchant.id);
-      if (merchant?.status !== 'active') throw error;
+      // Of a closed merchant the credentials are gone as well: it is told why.
+      if (merchant?.status !== 'active') throw refusalOf({ verdict: 'merchant' });
       return this.#admit({ ...paid, merchant, anew: true }, sharpen);
     }
   }

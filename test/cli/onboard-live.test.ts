@@ -54,7 +54,9 @@ function countRows(): Promise<Record<string, string>> {
     );
     const counts: Record<string, string> = {};
     for (const { name } of rows) {
-      const where = name.startsWith('audit_') ? `WHERE merchant_id <> '~system'` : '';
+      const where = ['audit_events', 'audit_heads', 'audit_leaves'].includes(name)
+        ? `WHERE merchant_id <> '~system'`
+        : '';
       const { rows: found } = await client.query<{ count: string }>(
         `SELECT count(*) FROM "${name}" ${where}`,
       );

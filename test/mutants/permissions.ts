@@ -119,8 +119,8 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'The test of the environment opens the vault anew.',
     file: 'src/gateway/environment-test.ts',
-    find: 'found.credential = await this.#parts.vault.reopen(',
-    replace: 'found.credential = await (this.#parts.vault as Vault).open(',
+    find: 'found.material = await this.#parts.vault.reopen(',
+    replace: 'found.material = await (this.#parts.vault as Vault).open(',
     test: 'test/server/environment-test.test.ts',
   },
 ];

@@ -17,6 +17,7 @@ import type { Route } from '../../src/http/route.ts';
 import { MerchantStore } from '../../src/merchants/merchant-store.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { verifyDatabase } from '../../scripts/cli/verify-chains.ts';
+import { AWS } from '../support/aws-keys.ts';
 import { startReceiver } from '../support/receiver.ts';
 import { converseBody, directFields, onboard, operatorOf, Person, runtimeCalls } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
@@ -25,6 +26,10 @@ import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
+const ROLE = `arn:aws:iam::${AWS.merchantA.accountId}:role/audited`;
+/** Of the account of the merchant's credentials, so that a rotation to it is refused for nothing else. */
+const { accessKeyId, secretAccessKey } = AWS.merchantA;
+const MATERIAL = { kind: 'access-key', awsAccessKeyId: accessKeyId, awsSecretAccessKey: secretAccessKey };
 
 let service: TestService;
 let merchant: MerchantPerson;
@@ -388,6 +393,8 @@ describe('npm run audit:verify', () => {
 const UNRECORDED: ReadonlySet<string> = new Set([
   'GET credentials',
   'GET credentials/:cid',
+  'GET credentials/:cid/policies',
+  'GET credentials/:cid/rotation',
   'GET usage',
   'GET usage/records',
   'GET usage/export',
@@ -410,8 +417,37 @@ const UNRECORDED: ReadonlySet<string> = new Set([
 const nameOf = ({ method, path: at }: Route) =>
   `${method} ${at.replace(/^\/(api\/)?(merchants\/:id\/bedrock\/)?/, '')}`;
 
+/** A stored credential. */
+async function newCredential(body: object): Promise<{ id: string; externalId: string }> {
+  const answer = await merchant.post('/credentials', body);
+  expect(answer.status).toBe(201);
+  return answer.json as { id: string; externalId: string };
+}
+
+/** Credentials that each stand where only the missing audit is in the way of what is asked for. */
+async function credentialsForEach(credential: object): Promise<Record<string, string>> {
+  const [frozen, rotated, role] = await Promise.all([
+    newCredential(credential),
+    newCredential(credential),
+    newCredential({ kind: 'assume-role', name: 'role', region: 'us-east-1' }),
+  ]);
+  expect((await merchant.post(`/credentials/${frozen.id}/freeze`, {})).status).toBe(200);
+  expect((await merchant.post(`/credentials/${rotated.id}/rotate`, MATERIAL)).status).toBe(200);
+  service.standIn.addRole({ arn: ROLE, trusts: [AWS.service.arn], externalId: role.externalId });
+  return { thaw: frozen.id, rollback: rotated.id, activate: role.id, policies: role.id };
+}
+
 /** Last: it breaks this file's service on purpose. */
 test('no audit, no effect, for every row of the table of routes', async () => {
+  const { awsAccessKeyId, awsSecretAccessKey } = directFields();
+  const credential = {
+    kind: 'access-key',
+    name: 'x',
+    region: 'us-east-1',
+    awsAccessKeyId,
+    awsSecretAccessKey,
+  };
+  const credentials = await credentialsForEach(credential);
   await using receiver = await startReceiver();
   const webhook = { url: `${receiver.url}/in` };
   const { json: made } = await merchant.post('/webhooks', webhook);
@@ -428,14 +464,6 @@ test('no audit, no effect, for every row of the table of routes', async () => {
   await admin.query(`CREATE OR REPLACE FUNCTION audit_append_all(p_entries audit_entry[]) RETURNS void LANGUAGE plpgsql
     AS $$ BEGIN RAISE EXCEPTION 'no audit'; END $$`);
   service.standIn.forget();
-  const { awsAccessKeyId, awsSecretAccessKey } = directFields();
-  const credential = {
-    kind: 'access-key',
-    name: 'x',
-    region: 'us-east-1',
-    awsAccessKeyId,
-    awsSecretAccessKey,
-  };
   const wire = converseBody('x');
   const invoke = {
     anthropic_version: 'bedrock-2023-05-31',
@@ -453,11 +481,21 @@ test('no audit, no effect, for every row of the table of routes', async () => {
     credentials: credential,
     'credentials/:cid': { isDefault: true },
     'credentials/:cid/test': {},
+    'credentials/:cid/freeze': {},
+    'credentials/:cid/thaw': {},
+    'credentials/:cid/activate': { roleArn: ROLE },
+    'credentials/:cid/rotate': MATERIAL,
+    'permissions/test': { models: [MODEL] },
     limits: { endUsers: { each: { callsInFlight: { max: 100 } } } },
     webhooks: webhook,
     'api-keys': { name: 'x' },
+    'api-keys/:kid/roll': { overlapHours: 1 },
     'ops/merchants': { id: 'unaudited', name: 'x', apiKey: { name: 'x' }, credential },
     'ops/merchants/:id': { status: 'suspended' },
+    'ops/merchants/:id/close': { merchantId: merchant.merchantId },
+    'ops/merchants/:id/credentials/:cid/freeze': {},
+    'ops/merchants/:id/credentials/:cid/thaw': {},
+    'ops/merchants/:id/credentials/:cid/approve-account': { accountId: '123456789012', reason: 'x' },
     'ops/merchants/:id/calls/:callId/resolve': { state: 'void', reason: 'x' },
     'ops/plans': { id: 'unaudited', spec: {} },
   };
@@ -468,7 +506,7 @@ test('no audit, no effect, for every row of the table of routes', async () => {
     const name = nameOf(route);
     const at = route.path
       .replace(':id', merchant.merchantId)
-      .replace(':cid', merchant.credentialId)
+      .replace(':cid', credentials[name.split('/').at(-1) ?? ''] ?? merchant.credentialId)
       .replace(':kid', merchant.apiKeyId)
       .replace(':callId', unknown[0]?.id ?? '')
       .replace(':wid', wid)

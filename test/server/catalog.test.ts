@@ -13,16 +13,19 @@ const OF_MERCHANTS = [
   'api_keys',
   'audit_events',
   'audit_heads',
+  'audit_leaves',
   'calls',
   'corrections',
   'counter_openings',
   'counters',
+  'credential_rotations',
   'credential_versions',
   'credentials',
   'idempotency_keys',
   'limit_hits',
   'limits',
   'merchants',
+  'secret_intents',
   'usage_days',
   'usage_openings',
   'webhook_deliveries',
@@ -31,6 +34,12 @@ const OF_MERCHANTS = [
 /** Tables with nothing of any merchant, and what the service may do with them. */
 const OF_NOBODY: Record<string, string> = {
   _prisma_migrations: 'SELECT',
+  // One root over all chains, and its signature: which chains there are, the leaves say, and those are the merchants'.
+  audit_checkpoints: 'SELECT',
+  // Inner nodes of the newest tree: hashes of salted hashes, of all chains at once. A merchant's path through it comes from audit_checkpoint_proof().
+  audit_trees: '',
+  // When the replicas last did what one does for all.
+  chores: '',
   operator_keys: '',
   plans: 'SELECT',
   prices: 'SELECT',
@@ -84,8 +93,9 @@ const CHECKS: Record<string, { sql: string; broken: string }> = {
   'a key of a merchant’s table that does not begin with the merchant': {
     sql: `SELECT i.indexrelid::regclass::text AS wrong FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
       WHERE i.indisunique AND c.relname = ANY ('{${OF_MERCHANTS.join(',')}}') AND c.relname <> 'merchants'
-        -- API keys are looked up by their id before anyone knows whose they are; it is random and ours.
-        AND i.indexrelid::regclass::text <> 'api_keys_id_key'
+        -- API keys are looked up by their id before anyone knows whose they are; it is random and ours. ExternalIds are 256 random bits that the
+        -- service draws and nobody can choose, so that one exists tells nobody anything; and two merchants with the same one would be each other's deputy.
+        AND i.indexrelid::regclass::text NOT IN ('api_keys_id_key', 'credentials_external_id')
         AND (SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum = i.indkey[0]) <> 'merchant_id'`,
     broken: 'CREATE UNIQUE INDEX names ON credentials (name)',
   },

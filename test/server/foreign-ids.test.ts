@@ -28,7 +28,17 @@ let b: MerchantPerson;
 let admin: pg.Client;
 let facts: ReturnType<typeof pairs>;
 let ownWebhook = '';
-let found: { session: string; webhook: string; delivery: string; call: string; alert: string; key: string };
+/** A's credential of kind assume-role, which waits for its role. */
+let ownRole = '';
+let found: {
+  session: string;
+  webhook: string;
+  delivery: string;
+  call: string;
+  alert: string;
+  key: string;
+  role: string;
+};
 
 function pairs() {
   const arn = (account: string, kind: string) => `arn:aws:bedrock:us-east-1:${account}:${kind}/abcdef123456`;
@@ -51,6 +61,9 @@ function pairs() {
     provisioned: arns('provisioned-model'),
     profile: arns('application-inference-profile'),
     custom: arns('custom-model'),
+    // B's trusts this service, with the ExternalId of B's credential; the other does not exist.
+    role: { theirs: found.role, nobodys: 'arn:aws:iam::300000000003:role/absent' },
+    account: { theirs: AWS.merchantB.accountId, nobodys: '300000000003' },
   } satisfies Record<string, Pair>;
 }
 
@@ -70,12 +83,18 @@ const NAMES_SOMETHING: Record<string, readonly Kind[]> = {
   'query apiKey': ['apiKey'],
   'query endUser': ['endUser'],
   'query model': ['provisioned'],
+  'query models': ['provisioned', 'profile', 'custom'],
   'query merchant': [],
   'query merchantId': [],
   'query modelId': [],
   'body credentialId': ['credential'],
   'body session': ['session'],
   'body modelId': ['provisioned', 'profile', 'custom'],
+  'body models': ['provisioned', 'profile', 'custom'],
+  'body roleArn': ['role'],
+  // To close a merchant, named once more.
+  'body merchantId': ['merchant'],
+  'body accountId': ['account'],
   'body apiKeys': ['apiKey'],
   'body endUsers': ['endUser'],
   'body invocationLogs': ['credential'],
@@ -92,6 +111,8 @@ const NAMES_NOTHING = new Set([
     'isDefault bedrockApiKey awsAccessKeyId awsSecretAccessKey awsSessionToken awsRegion useServiceDefaults url events',
     'id directAllowed serviceDefaultsAllowed regions apiKey credential plan status override spec reason state inputTokens outputTokens',
     'cacheReadTokens cacheWrite5mTokens cacheWrite1hTokens images',
+    // Words of a list that we wrote, a yes, and a number of hours.
+    'mode uses probes consent overlapHours',
   ]
     .flatMap((names) => names.split(' '))
     .map((name) => `body ${name}`),
@@ -122,8 +143,12 @@ beforeAll(async () => {
   b = await onboard(service, 'merchant-b-secret-name', { awsKey: AWS.merchantB });
   found = await thingsOf(b);
   facts = pairs();
+  // AWS has what is B's.
+  for (const { theirs } of [facts.provisioned, facts.profile]) service.standIn.addModelArn(theirs, MODEL);
   // Opens A's credential, which is an event of its own the first time.
   await a.post('/chat', { modelId: MODEL, prompt: 'x' });
+  const pending = { kind: 'assume-role', name: 'role', region: 'us-east-1' };
+  ownRole = (await a.post('/credentials', pending)).json['id'] as string;
   ownWebhook = (await a.post('/webhooks', { url: 'https://a.example/in' })).json['id'] as string;
 });
 afterAll(async () => {
@@ -148,7 +173,12 @@ async function thingsOf(person: MerchantPerson) {
      VALUES ($1, uuid_v7(), 'threshold', 'merchant', '', 'x', now(), 50, 1) RETURNING id`,
     [person.merchantId],
   );
-  expect([made.status, chat.status]).toEqual([200, 200]);
+  const pending = { kind: 'assume-role', name: 'role', region: 'us-east-1' };
+  const waiting = (await person.post('/credentials', pending)).json as { id: string; externalId: string };
+  const role = `arn:aws:iam::${AWS.merchantB.accountId}:role/of-b`;
+  service.standIn.addRole({ arn: role, trusts: [AWS.service.arn], externalId: waiting.externalId });
+  const active = await person.post(`/credentials/${waiting.id}/activate`, { roleArn: role });
+  expect([made.status, chat.status, active.status]).toEqual([200, 200, 200]);
   return {
     session: made.json['session'] as string,
     webhook,
@@ -156,6 +186,7 @@ async function thingsOf(person: MerchantPerson) {
     call: chat.json['callId'] as string,
     alert: alert.rows[0]?.id ?? '',
     key,
+    role,
   };
 }
 
@@ -216,7 +247,7 @@ function targetOf({ route, name }: Case, value: string): string {
     encodeURIComponent(name === `path ${parameter}` ? value : otherwise);
   const at = route.path
     .replace(':id', set('id', a.merchantId))
-    .replace(':cid', set('cid', a.credentialId))
+    .replace(':cid', set('cid', /\/(activate|policies)$/.test(route.path) ? ownRole : a.credentialId))
     .replace(':kid', set('kid', a.apiKeyId))
     .replace(':wid', set('wid', ownWebhook))
     .replace(':did', set('did', facts.delivery.nobodys))
@@ -227,26 +258,34 @@ function targetOf({ route, name }: Case, value: string): string {
     : at;
 }
 
+/** What a route needs besides, by the end of its path: so that what is answered is about the value and not about what is missing. */
+const BODIES: readonly [end: string, body: Record<string, unknown>][] = [
+  ['/chat', { modelId: MODEL, prompt: 'x' }],
+  ['/resolve', { state: 'void', reason: 'x' }],
+  ['/api/ops/merchants/:id', { status: 'active' }],
+  // Never A's own, which would be closed.
+  ['/close', { merchantId: 'merchant-z-absent' }],
+  ['/credentials', { kind: 'assume-role', name: 'x', region: 'us-east-1' }],
+  ['/activate', { roleArn: 'arn:aws:iam::300000000003:role/absent' }],
+  ['/rotate', { mode: 'iam' }],
+  ['/approve-account', { accountId: '300000000003', reason: 'x' }],
+  ['/permissions/test', { models: [MODEL] }],
+  ['/:cid', { isDefault: true }],
+];
+
 function bodyFor({ route, name }: Case, value: string): unknown {
   if (route.endpoint.body === undefined) return undefined;
   if (route.endpoint.body === 'bytes')
     return route.path.endsWith('count-tokens')
       ? { input: { converse: converseBody('x') } }
       : converseBody('x');
-  const base: Record<string, unknown> = route.path.endsWith('/chat')
-    ? { modelId: MODEL, prompt: 'x' }
-    : route.path.endsWith('/resolve')
-      ? { state: 'void', reason: 'x' }
-      : route.path === '/api/ops/merchants/:id'
-        ? { status: 'active' }
-        : route.path.endsWith('/:cid')
-          ? { name: 'x' }
-          : {};
+  const base = BODIES.find(([end]) => route.path.endsWith(end))?.[1] ?? {};
   const one = { callsInFlight: { max: 100 } };
   if (name === 'body apiKeys') return { apiKeys: { byId: { [value]: one } } };
   if (name === 'body endUsers') return { endUsers: { byId: { [value]: one } } };
   if (name === 'body invocationLogs')
     return { invocationLogs: { credentialId: value, cloudWatch: { logGroup: 'x' } } };
+  if (name === 'body models') return { ...base, models: [value] };
   return name.startsWith('body ') ? { ...base, [name.slice(5)]: value } : base;
 }
 
@@ -255,9 +294,17 @@ function ask(person: Person, one: Case, value: string): Promise<Answer> {
   return person.send(one.route.method, targetOf(one, value), bodyFor(one, value), headers);
 }
 
+/** What a credential that was just made has of its own: id, ExternalId, and the name of its role, which ends as the id does. */
+function drawn({ status, json }: Answer): string[] {
+  const { id, externalId } = json;
+  if (status !== 201 || typeof id !== 'string' || typeof externalId !== 'string') return [];
+  return [id, externalId, id.slice(-8)];
+}
+
 /** Ids that are new with each request, and what was sent, under one name. */
-function plain(text: string, value: string): string {
-  return text
+function plain(text: string, value: string, made: readonly string[] = []): string {
+  return made
+    .reduce((rest, one, index) => rest.replaceAll(one, `<made ${String(index)}>`), text)
     .replaceAll(value, '<value>')
     .replaceAll(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<uuid>')
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '<time>')
@@ -269,8 +316,8 @@ function comparable(answer: Answer, value: string) {
   const headers = [...answer.headers].filter(([name]) => name !== 'date' && name !== 'content-length');
   return {
     status: answer.status,
-    body: plain(answer.text, value),
-    headers: plain(JSON.stringify(headers), value),
+    body: plain(answer.text, value, drawn(answer)),
+    headers: plain(JSON.stringify(headers), value, drawn(answer)),
   };
 }
 
@@ -298,7 +345,7 @@ async function effectOf(work: () => Promise<Answer>, value: string) {
   return {
     answer,
     effect: {
-      audit: plain(JSON.stringify(rows), value),
+      audit: plain(JSON.stringify(rows), value, drawn(answer)),
       calls: (await calls()) - before.calls,
       aws: service.standIn.journal
         .slice(before.aws)
@@ -332,6 +379,8 @@ test('there is a case for each place and kind', () => {
       expect(CASES.some((one) => one.name === name && one.kind === kind) || `${name} ${kind}`).toBe(true);
 });
 
+const PATHS_OF_MERCHANTS = new Set(['cid', 'kid', 'wid', 'did', 'callId'].map((name) => `path ${name}`));
+
 describe.each(CASES_BY_NAME)('%s', (_title, one) => {
   test('what is B’s is answered as what is nobody’s, byte for byte, with the same effect, and none on B', async () => {
     const person = one.route.endpoint.kind === 'operator' && one.name !== 'path id' ? operatorOf(service) : a;
@@ -341,6 +390,8 @@ describe.each(CASES_BY_NAME)('%s', (_title, one) => {
     const onNobodys = await effectOf(() => ask(person, one, nobodys), nobodys);
     expect(comparable(onTheirs.answer, theirs)).toEqual(comparable(onNobodys.answer, nobodys));
     expect(onTheirs.effect).toEqual(onNobodys.effect);
+    // Not refused for something else before anybody looked.
+    if (PATHS_OF_MERCHANTS.has(one.name)) expect(onTheirs.answer.status).toBe(404);
     expect(await stateOfB()).toEqual(before);
     const everything = plain(onTheirs.answer.text + JSON.stringify([...onTheirs.answer.headers]), theirs);
     for (const secret of [

@@ -2,13 +2,16 @@
  * The last net before anything is logged: what looks like a secret is replaced, wherever it stands in the text.
  * It is not the defence (that is: log named fields only, never request, response or error objects), it is what catches a mistake.
  */
-const SHAPES: readonly [RegExp, string][] = [
+const NAMED: readonly [RegExp, string][] = [
   [/mb[ko]_(live|test)_[0-9A-Za-z]+/g, 'mb?_[redacted]'],
   [/(AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])/g, '$1[redacted]'],
   [/(ABSK|bedrock-api-key-)[A-Za-z0-9+/=_-]{8,}/g, '[redacted]'],
   [/\b(Bearer|Basic)(?:\s|%20|\+)+[^\s"',\\]+/gi, '$1 [redacted]'],
   [/\b(Signature|X-Amz-Security-Token|Credential)\s*[=:]\s*[^\s"',&\\]+/gi, '$1=[redacted]'],
   [/\bey[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_.-]+/g, '[redacted]'],
+];
+/** After the runs: a part of a run that was replaced would cut it into pieces too short to be noticed. */
+const UNNAMED: readonly [RegExp, string][] = [
   // The beginnings of an access key id and of our tokens in base64, at each of its three positions.
   [
     /(?:QUtJQ|QVNJQ|BS0lB|BU0lB|FLSU|FTSU|bWJrX|bWJvX|1ia1|1ib1|tYmtf|tYm9f)[A-Za-z0-9+/=_-]{16,}/g,
@@ -48,8 +51,10 @@ function scrubTexts(line: string): string {
 
 function replaceShapes(text: string): string {
   let clean = text;
-  for (const [shape, replacement] of SHAPES) clean = clean.replace(shape, replacement);
-  return clean.replace(RUN, (run) => (isLikeASecret(run) ? '[redacted]' : run));
+  for (const [shape, replacement] of NAMED) clean = clean.replace(shape, replacement);
+  clean = clean.replace(RUN, (run) => (isLikeASecret(run) ? '[redacted]' : run));
+  for (const [shape, replacement] of UNNAMED) clean = clean.replace(shape, replacement);
+  return clean;
 }
 
 /** Long, and of letters of both cases and digits, as no word, path or id of ours is. */

@@ -66,9 +66,7 @@ const NOT_BETWEEN_REQUESTS: readonly string[] = [
   'bedrock/egress.ts',
   'bedrock/event-stream.ts',
   'bedrock/invocation-logs.ts',
-  'bedrock/log-bucket-aws.ts',
   'bedrock/model-request-output.ts',
-  'bedrock/models-aws.ts',
   // The due dates of one answer, of one merchant, read under its row security.
   'credentials/credential-store.ts',
   'credentials/sessions.ts',

@@ -113,7 +113,7 @@ describe('a stored key that is in use for long', () => {
       [null, 'credential.rotation_due'],
     ]);
     const { rows: facts } = await admin.query<{ created_at: Date }>(
-      `SELECT created_at FROM credential_versions WHERE merchant_id = $1`,
+      `SELECT created_at::timestamptz(3) FROM credential_versions WHERE merchant_id = $1`,
       [merchant.merchantId],
     );
     expect(JSON.parse(rows[0]?.body ?? '')).toMatchObject({

@@ -459,6 +459,7 @@ describe('at work', () => {
     'credentials',
     'credential_versions',
     'credential_rotations',
+    'secret_intents',
     'calls',
     'usage_days',
     'counter_openings',

@@ -94,4 +94,11 @@ export const REVOCATION: readonly Mutant[] = [
     replace: "if (confirmed === '')",
     test: RULES,
   },
+  {
+    name: 'A call of a merchant that is closed meanwhile is told of the merchant, and not of its credential.',
+    file: 'src/gateway/admission.ts',
+    find: "if (merchant?.status !== 'active') throw refusalOf({ verdict: 'merchant' });",
+    replace: "if (merchant?.status !== 'active') throw error;",
+    test: RACES,
+  },
 ];

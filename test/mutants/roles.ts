@@ -114,4 +114,11 @@ export const ROLES: readonly Mutant[] = [
     replace: 'false AND (proven.principal_arn',
     test: 'test/server/roles.test.ts',
   },
+  {
+    name: 'Reading anew which version is current leaves the sessions of its role alone.',
+    file: 'src/credentials/vault.ts',
+    find: 'if (anew) this.forgetCurrent(',
+    replace: 'if (anew) this.forget(',
+    test: 'test/server/roles.test.ts',
+  },
 ];

@@ -470,7 +470,7 @@ test('every route, with everything as it should be', async () => {
   expect(answers.every(({ status }) => status < 300)).toBe(true);
   await expectNothingLeaked();
   expect(service.logLines.length).toBeGreaterThan(answers.length);
-});
+}, 90_000);
 
 /** A webhook that got its test event; its secret is looked for from now on. */
 async function webhookThatWasTested(webhook: object): Promise<{ wid: string; did: string }> {
@@ -617,7 +617,7 @@ describe('every dependency, failing in every way', () => {
     expect(find(withPrompt(), 'its log', silent.logLines.join('\n'))).toEqual([]);
     expect(silent.logLines.some((line) => line.includes('left behind'))).toBe(true);
     await expectNothingLeaked();
-  }, 60_000);
+  }, 90_000);
 
   test('our own mistake: a table is not there', async () => {
     await admin.query('ALTER TABLE calls RENAME TO calls_away');

@@ -258,7 +258,7 @@ async function recovery(cell: Cell, mendedAt: number): Promise<number> {
     const { status } = await cell.send(`after ${cell.words}`);
     const ms = performance.now() - mendedAt;
     if (status < 300 || ms > 20_000) return status < 300 ? ms : Infinity;
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, 250));
   }
 }
 

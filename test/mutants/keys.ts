@@ -34,8 +34,8 @@ export const KEYS: readonly Mutant[] = [
   {
     name: 'A credential that is deleted while its data key is under way stays deleted.',
     file: KEYS_SQL,
-    find: "AND version = one.version AND wrapped_key = decode(one.before, 'hex');",
-    replace: "AND version = one.version AND coalesce(wrapped_key, '') IS NOT NULL;",
+    find: "AND version = one.version AND wrapped_key = decode(one.before, 'hex')",
+    replace: "AND version = one.version AND coalesce(wrapped_key, '') IS NOT NULL",
     test: DATA_KEYS_TEST,
   },
   {

@@ -1,6 +1,8 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const MONEY = 'prisma/migrations/20261121120000_money/migration.sql';
+/** Where the function that admits calls is now. */
+const ADMISSION = 'prisma/migrations/20261121192000_rotation/migration.sql';
 const LIMITS_TEST = 'test/server/limits.test.ts';
 
 /** Limits, bounds and what becomes of a call that fits in part. */
@@ -53,7 +55,7 @@ export const LIMITS: readonly Mutant[] = [
   },
   {
     name: 'A change of a merchant is known to every process with the next call.',
-    file: MONEY,
+    file: ADMISSION,
     find: "        WHEN i.merchant_revision <> s.revision THEN 'stale'\n",
     replace: '',
     test: LIMITS_TEST,
@@ -61,7 +63,7 @@ export const LIMITS: readonly Mutant[] = [
   },
   {
     name: 'A model that a plan does not list is refused.',
-    file: MONEY,
+    file: ADMISSION,
     find: "        WHEN s.spec ? 'models' AND NOT model_allowed(s.spec->'models', coalesce(i.base_model_id, i.model_id)) THEN 'model'\n",
     replace: '',
     test: 'test/server/models-behind.test.ts',
@@ -76,7 +78,7 @@ export const LIMITS: readonly Mutant[] = [
   },
   {
     name: 'Nothing that was revoked before is admitted: the heads are locked before anything is read.',
-    file: MONEY,
+    file: ADMISSION,
     find: '    -- The heads first, always: they order the admissions, settlements, revocations and changes of limits of a merchant.\n    PERFORM 1 FROM (SELECT 1 FROM audit_heads h WHERE h.merchant_id = ANY (merchants) ORDER BY h.merchant_id FOR UPDATE) AS locked;\n',
     replace: '',
     test: 'test/server/ledger.test.ts',

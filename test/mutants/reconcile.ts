@@ -77,8 +77,8 @@ export const RECONCILING: readonly Mutant[] = [
   },
   {
     name: 'The logs are read with a credential of the merchant’s own.',
-    file: 'prisma/migrations/20261121120000_money/migration.sql',
-    find: "WHERE c.merchant_id = p_merchant AND c.id = p_change->'invocationLogs'->>'credentialId' AND c.state = 'active' AND c.kind = 'access-key') THEN\n      RETURN 'credential';",
+    file: 'prisma/migrations/20261121191000_roles/migration.sql',
+    find: "WHERE c.merchant_id = p_merchant AND c.id = p_change->'invocationLogs'->>'credentialId' AND c.state = 'active' AND c.kind IN ('access-key', 'assume-role')) THEN\n      RETURN 'credential';",
     replace: "WHERE true) THEN\n      RETURN 'credential';",
     test: RECONCILE,
   },

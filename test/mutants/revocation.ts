@@ -2,7 +2,8 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const WATCH = 'src/gateway/watch.ts';
 const MIGRATION = 'prisma/migrations/20261121198000_revocation/migration.sql';
-const MONEY = 'prisma/migrations/20261121120000_money/migration.sql';
+/** Where the function that admits calls is now. */
+const ADMISSION = 'prisma/migrations/20261121192000_rotation/migration.sql';
 const RACES = 'test/server/revocation-races.test.ts';
 const STREAMS_END = 'test/server/revocation-streams.test.ts';
 const RULES = 'test/server/revocation.test.ts';
@@ -11,14 +12,14 @@ const RULES = 'test/server/revocation.test.ts';
 export const REVOCATION: readonly Mutant[] = [
   {
     name: 'Admission asks whether the key is revoked, and does not believe what a process remembers.',
-    file: MONEY,
+    file: ADMISSION,
     find: 'AND k.id = i.api_key_id AND k.revoked_at IS NULL',
     replace: 'AND k.id = i.api_key_id',
     test: RACES,
   },
   {
     name: 'Admission asks whether the credential is active.',
-    file: MONEY,
+    file: ADMISSION,
     find: "AND c.id = i.credential_id AND c.state = 'active'",
     replace: 'AND c.id = i.credential_id',
     test: RACES,

@@ -27,7 +27,7 @@ export const WEBHOOKS: readonly Mutant[] = [
   },
   {
     name: 'A webhook gets the events that it named and no others.',
-    file: SQL,
+    file: 'prisma/migrations/20261121197000_keys/migration.sql',
     find: ' AND event_name = ANY (h.events)) AS w',
     replace: ') AS w',
     test: DELIVERY,

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { MutantError, mutate, testsOf } from '../../scripts/mutants/mutant.ts';
@@ -24,6 +24,27 @@ describe('every mutant', () => {
       expect({ file, exists: existsSync(path.join(root, file)) }).toEqual({ file, exists: true });
     }
   });
+});
+
+test('whoever breaks a function of the database breaks the one in force, and not one that a later migration replaced', () => {
+  const FUNCTION = /^CREATE (?:OR REPLACE )?FUNCTION (\w+)\([^$]*\$\$.*?\$\$;/gms;
+  const inForce = new Map<string, string>();
+  for (const name of readdirSync(path.join(root, 'prisma/migrations'))
+    .filter((one) => /^\d/.test(one))
+    .sort()) {
+    const file = `prisma/migrations/${name}/migration.sql`;
+    for (const [, called = ''] of read(file).matchAll(FUNCTION)) inForce.set(called, file);
+  }
+  expect(inForce.size).toBeGreaterThan(50);
+  const replaced = MUTANTS.filter(({ file }) => file.endsWith('.sql')).flatMap(({ name, file, find }) =>
+    [...read(file).matchAll(FUNCTION)]
+      .filter(([text, called = '']) => {
+        const within = typeof find === 'string' ? text.includes(find) : new RegExp(find).test(text);
+        return within && inForce.get(called) !== file;
+      })
+      .map(([, called]) => `${name} (${String(called)})`),
+  );
+  expect(replaced).toEqual([]);
 });
 
 describe('a text is broken', () => {

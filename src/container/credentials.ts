@@ -1,5 +1,6 @@
 import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
+import { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
 import { Leftovers } from '../credentials/leftovers.ts';
 import { AwsPermissionProbes } from '../credentials/permission-probes-aws.ts';
@@ -19,7 +20,8 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
   const parts = buildVaultParts(config, secrets, base);
   const { identity, opened } = parts;
   const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, identity);
-  const vault = new Vault({ ...parts, roleSessions, roleProof });
+  const vault = new Vault({ ...parts, roleSessions });
+  const credentials = new CredentialKeeper({ ...parts, roleProof, vault });
   const roles = new RoleActivation({
     ...parts,
     roleStore,
@@ -54,6 +56,7 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
   const closers = [rotationWorker, resolver, roleSessions, assumer, opened, parts.secrets];
   return {
     vault,
+    credentials,
     roles,
     roleSessions,
     sessions,

@@ -1,6 +1,7 @@
 import type { ApiKeys } from '../auth/api-keys.ts';
 import type { Config } from '../config/settings.ts';
 import type { RoleActivation } from '../credentials/role-activation.ts';
+import type { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import type { Vault } from '../credentials/vault.ts';
 import { Closing } from '../gateway/closing.ts';
 import { Onboarding } from '../gateway/onboarding.ts';
@@ -14,14 +15,19 @@ import type { Base } from './base.ts';
 export function buildMerchants(
   config: Config,
   { clock, database }: Base,
-  { vault, roles, apiKeys }: { vault: Vault; roles: RoleActivation; apiKeys: ApiKeys },
+  {
+    vault,
+    credentials,
+    roles,
+    apiKeys,
+  }: { vault: Vault; credentials: CredentialKeeper; roles: RoleActivation; apiKeys: ApiKeys },
 ) {
   const merchantStore = new MerchantStore(database);
   return {
     merchantStore,
     merchants: new Merchants(merchantStore, { clock, max: config.rememberedMax }),
-    onboarding: new Onboarding(database, merchantStore, apiKeys, vault),
-    closing: new Closing(merchantStore, vault),
+    onboarding: new Onboarding(database, merchantStore, apiKeys, credentials),
+    closing: new Closing(merchantStore, vault, credentials),
     roleKits: new RoleKits(roles, rolePolicyFor),
   };
 }

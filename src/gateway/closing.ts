@@ -1,4 +1,5 @@
 import { merchantNotFound } from '../auth/permissions.ts';
+import type { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Actor } from '../domain/audit.ts';
 import type { MerchantId } from '../domain/ids.ts';
@@ -7,11 +8,17 @@ import type { ClosedMerchant, MerchantStore } from '../merchants/merchant-store.
 /** The end of a merchant, in every room at once. */
 export class Closing {
   readonly #merchants: Pick<MerchantStore, 'close'>;
-  readonly #vault: Pick<Vault, 'discard' | 'forget'>;
+  readonly #vault: Pick<Vault, 'forget'>;
+  readonly #credentials: Pick<CredentialKeeper, 'discard'>;
 
-  constructor(merchants: Pick<MerchantStore, 'close'>, vault: Pick<Vault, 'discard' | 'forget'>) {
+  constructor(
+    merchants: Pick<MerchantStore, 'close'>,
+    vault: Pick<Vault, 'forget'>,
+    credentials: Pick<CredentialKeeper, 'discard'>,
+  ) {
     this.#merchants = merchants;
     this.#vault = vault;
+    this.#credentials = credentials;
   }
 
   /**
@@ -23,7 +30,7 @@ export class Closing {
     const closed = await this.#merchants.close(actor, merchantId, reason);
     if (closed === undefined) throw merchantNotFound();
     this.#vault.forget(merchantId);
-    await this.#vault.discard(closed.secrets);
+    await this.#credentials.discard(closed.secrets);
     return closed;
   }
 }

@@ -1,6 +1,6 @@
 import type { ApiKeys } from '../auth/api-keys.ts';
 import type { CredentialInput } from '../credentials/prepared-credential.ts';
-import type { Vault } from '../credentials/vault.ts';
+import type { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import type { Actor } from '../domain/audit.ts';
 import type { CredentialId } from '../domain/ids.ts';
 import type { MerchantScope } from '../domain/principal.ts';
@@ -25,18 +25,18 @@ export class Onboarding {
   readonly #database: Pick<Database, 'asTenant'>;
   readonly #merchants: MerchantStore;
   readonly #apiKeys: ApiKeys;
-  readonly #vault: Vault;
+  readonly #credentials: Pick<CredentialKeeper, 'prepare'>;
 
   constructor(
     database: Pick<Database, 'asTenant'>,
     merchants: MerchantStore,
     apiKeys: ApiKeys,
-    vault: Vault,
+    credentials: Pick<CredentialKeeper, 'prepare'>,
   ) {
     this.#database = database;
     this.#merchants = merchants;
     this.#apiKeys = apiKeys;
-    this.#vault = vault;
+    this.#credentials = credentials;
   }
 
   /**
@@ -48,7 +48,7 @@ export class Onboarding {
     const prepared =
       request.credential === undefined
         ? undefined
-        : await this.#vault.prepare(merchantId, request.credential);
+        : await this.#credentials.prepare(merchantId, request.credential);
     try {
       const apiKey = await this.#database.asTenant(merchantId, async (tx) => {
         await this.#merchants.insert(tx, actor, request.merchant);

@@ -7,6 +7,7 @@ import type { RoleActivation } from '../credentials/role-activation.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { Rotations } from '../credentials/rotation.ts';
 import type { Sessions } from '../credentials/sessions.ts';
+import type { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { EnvironmentTest } from '../gateway/environment-test.ts';
 import type { Closing } from '../gateway/closing.ts';
@@ -57,6 +58,7 @@ export interface Services {
   usage: UsageStore;
   usageVerify: UsageVerifyStore;
   vault: Vault;
+  credentials: CredentialKeeper;
   webhooks: Webhooks;
 }
 

@@ -73,7 +73,7 @@ function urlOf(client: {
 }
 
 async function stored(merchantId: MerchantId): Promise<CredentialId> {
-  return (await house.vault.store(ACTOR, merchantId, input(LONG_LIVED))).id;
+  return (await house.credentials.store(ACTOR, merchantId, input(LONG_LIVED))).id;
 }
 
 /** Opens it anew, as a replica that has nothing in memory does. */
@@ -95,7 +95,7 @@ describe('data keys move to another KMS key', () => {
   test('all that are not destroyed, of every merchant; the older KMS key can then be disabled', async () => {
     const [a, b, gone] = await Promise.all([stored(MERCHANT_A), stored(MERCHANT_B), stored(MERCHANT_A)]);
     const more = await stored(MERCHANT_B);
-    await house.vault.delete(ACTOR, MERCHANT_A, gone);
+    await house.credentials.delete(ACTOR, MERCHANT_A, gone);
     house.aws.forget();
     const progress: number[] = [];
     const done = await rewrap({ onProgress: ({ rewrapped }) => void progress.push(rewrapped) });
@@ -146,7 +146,7 @@ describe('data keys move to another KMS key', () => {
       wanted: () => wrapping.wanted(),
       rewrap: async (...args: Parameters<AwsDataKeys['rewrap']>) => {
         const after = await wrapping.rewrap(...args);
-        if (args[0].credentialId === gone) await house.vault.delete(ACTOR, MERCHANT_B, gone);
+        if (args[0].credentialId === gone) await house.credentials.delete(ACTOR, MERCHANT_B, gone);
         return after;
       },
     };

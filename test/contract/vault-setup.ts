@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { CredentialKeeper } from '../../src/credentials/credential-keeper.ts';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
 import { LeftoverStore } from '../../src/credentials/leftover-store.ts';
 import { FreezeStore } from '../../src/credentials/freeze-store.ts';
@@ -7,7 +8,6 @@ import { OpenedCache } from '../../src/credentials/opened-cache.ts';
 import { AwsSecretVault } from '../../src/credentials/vault-aws.ts';
 import type { AwsSecretVaultOptions } from '../../src/credentials/vault-aws.ts';
 import { Vault } from '../../src/credentials/vault.ts';
-import type { VaultParts } from '../../src/credentials/vault.ts';
 import type { AccessKey, BedrockApiKey } from '../../src/domain/credential.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
 import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
@@ -91,13 +91,14 @@ export async function setUpVault() {
   });
   const leftovers: string[] = [];
   const secrets = secretVault(aws);
-  const opened = new OpenedCache({ clock: { now: () => Date.now() } });
   const store = new CredentialStore(database);
   const identity = new AwsIdentityCheck({
     regions: ['us-east-1', 'us-west-2'],
     endpoints: { sts: aws.url, bedrock: aws.url },
   });
-  const parts: VaultParts = {
+  const clock = { now: () => Date.now() };
+  const opened = new OpenedCache({ clock });
+  const parts = {
     store,
     leftovers: new LeftoverStore(database),
     freezer: new FreezeStore(database),
@@ -107,9 +108,11 @@ export async function setUpVault() {
     // No roles here: test/server/roles.test.ts has them.
     roleSessions: { evict: () => undefined },
     roleProof: { prove: () => Promise.reject(new Error('no role was stored')) },
-    clock: { now: () => Date.now() },
-    onLeftover: (secretName) => leftovers.push(secretName),
+    clock,
+    onLeftover: (secretName: string) => void leftovers.push(secretName),
   };
+  const vault = new Vault(parts);
+  const credentials = new CredentialKeeper({ ...parts, vault });
   for (const id of [MERCHANT_A, MERCHANT_B])
     await database.asTenant(id, (tx) => tx.merchant.create({ data: { id, name: id } }));
   const asAdmin = <T>(work: (client: pg.Client) => Promise<T>) => onServer(testDatabase.adminUrl, work);
@@ -120,7 +123,7 @@ export async function setUpVault() {
     await aws.close();
     await testDatabase[Symbol.asyncDispose]();
   };
-  return { vault: new Vault(parts), parts, database, aws, leftovers, asAdmin, close };
+  return { vault, credentials, parts, database, aws, leftovers, asAdmin, close };
 }
 
 export type VaultHouse = Awaited<ReturnType<typeof setUpVault>>;

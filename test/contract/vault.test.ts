@@ -50,7 +50,7 @@ beforeEach(() => {
 describe('storing', () => {
   test('pins what AWS says and opens to the same keys', async () => {
     for (const material of [LONG_LIVED, TEMPORARY, API_KEY]) {
-      const stored = await house.vault.store(ACTOR, MERCHANT_A, input(material));
+      const stored = await house.credentials.store(ACTOR, MERCHANT_A, input(material));
       const isAccessKey = material.kind === 'access-key';
       expect(stored).toMatchObject({
         kind: material.kind,
@@ -67,11 +67,11 @@ describe('storing', () => {
   test('leaves the secret nowhere: database, Secrets Manager, answers', async () => {
     const answers = [];
     for (const material of [LONG_LIVED, TEMPORARY, API_KEY]) {
-      const stored = await house.vault.store(ACTOR, MERCHANT_A, input(material));
+      const stored = await house.credentials.store(ACTOR, MERCHANT_A, input(material));
       await openFresh(stored.id);
-      answers.push(stored, await house.vault.get(MERCHANT_A, stored.id));
+      answers.push(stored, await house.credentials.get(MERCHANT_A, stored.id));
     }
-    answers.push(await house.vault.list(MERCHANT_A));
+    answers.push(await house.credentials.list(MERCHANT_A));
     const sinks = {
       answers: JSON.stringify(answers),
       database: await dump(),
@@ -90,7 +90,7 @@ describe('storing', () => {
 
   test('names the secret at AWS by nothing a user wrote, and tags it', async () => {
     const given = { ...input(), name: 'Robert"); DROP TABLE secrets' };
-    const stored = await house.vault.store(ACTOR, MERCHANT_A, given);
+    const stored = await house.credentials.store(ACTOR, MERCHANT_A, given);
     const sent = bodyOf('CreateSecret');
     expect(sent['Name']).toMatch(new RegExp(`^mbk/test/[0-9a-f-]{36}/${stored.id}$`));
     expect(sent['Tags']).toEqual([
@@ -103,18 +103,22 @@ describe('storing', () => {
 
   test('what AWS refuses is not stored and costs no vault call', async () => {
     house.aws.addAccessKey({ ...known(LONG_LIVED, A_ACCOUNT), state: 'deactivated' });
-    const before = await house.vault.list(MERCHANT_A);
-    expect(await codeOf(house.vault.store(ACTOR, MERCHANT_A, input()))).toBe('credential.refused_by_aws');
-    expect(await house.vault.list(MERCHANT_A)).toEqual(before);
+    const before = await house.credentials.list(MERCHANT_A);
+    expect(await codeOf(house.credentials.store(ACTOR, MERCHANT_A, input()))).toBe(
+      'credential.refused_by_aws',
+    );
+    expect(await house.credentials.list(MERCHANT_A)).toEqual(before);
     expect(vaultCalls()).toEqual([]);
   });
 
   test('with makeDefault makes it the default, recorded', async () => {
-    const stored = await house.vault.store(ACTOR, MERCHANT_B, input(LONG_LIVED, true));
+    const stored = await house.credentials.store(ACTOR, MERCHANT_B, input(LONG_LIVED, true));
     expect(stored.isDefault).toBe(true);
-    const next = await house.vault.store(ACTOR, MERCHANT_B, input());
-    expect(await house.vault.makeDefault(ACTOR, MERCHANT_B, next.id)).toMatchObject({ isDefault: true });
-    expect(await house.vault.get(MERCHANT_B, stored.id)).toMatchObject({ isDefault: false });
+    const next = await house.credentials.store(ACTOR, MERCHANT_B, input());
+    expect(await house.credentials.makeDefault(ACTOR, MERCHANT_B, next.id)).toMatchObject({
+      isDefault: true,
+    });
+    expect(await house.credentials.get(MERCHANT_B, stored.id)).toMatchObject({ isDefault: false });
     expect(await audit(MERCHANT_B, stored.id)).toEqual([
       'credential.created allowed',
       'credential.made_default allowed',
@@ -122,7 +126,7 @@ describe('storing', () => {
   });
 
   test('a transaction that fails leaves neither row nor ciphertext', async () => {
-    const prepared = await house.vault.prepare(MERCHANT_A, input());
+    const prepared = await house.credentials.prepare(MERCHANT_A, input());
     const { Name } = bodyOf('CreateSecret');
     const cause = new Error('the rest of onboarding failed');
     await house.database
@@ -131,14 +135,14 @@ describe('storing', () => {
         throw new TypeError(cause.message);
       })
       .catch((error: unknown) => prepared.abandon(error));
-    expect(await codeOf(house.vault.get(MERCHANT_A, prepared.id))).toBe('credential.not_found');
+    expect(await codeOf(house.credentials.get(MERCHANT_A, prepared.id))).toBe('credential.not_found');
     await expect(getSecret(String(Name))).rejects.toMatchObject({ name: 'ResourceNotFoundException' });
     expect(bodyOf('DeleteSecret')).toMatchObject({ ForceDeleteWithoutRecovery: true });
     expect(await audit(MERCHANT_A, prepared.id)).toEqual([]);
   });
 
   test('when nobody knows whether the transaction was committed, the ciphertext stays and is reported', async () => {
-    const prepared = await house.vault.prepare(MERCHANT_A, input());
+    const prepared = await house.credentials.prepare(MERCHANT_A, input());
     const { Name } = bodyOf('CreateSecret');
     await prepared.abandon(new ServiceError('ledger.unavailable', 'connection lost at COMMIT'));
     expect(house.leftovers).toEqual([Name]);
@@ -152,17 +156,17 @@ describe('storing', () => {
       { service: 'secretsmanager', operation: 'CreateSecret', status: 503, times: 'always' },
     ],
   ])('%s down: nothing is stored', async (_name, fault) => {
-    const before = await house.vault.list(MERCHANT_A);
+    const before = await house.credentials.list(MERCHANT_A);
     house.aws.fault(fault);
-    const error = await failure(house.vault.store(ACTOR, MERCHANT_A, input()));
+    const error = await failure(house.credentials.store(ACTOR, MERCHANT_A, input()));
     expect(error).toMatchObject({ code: 'vault.unavailable', options: { retryAfterSeconds: 5 } });
-    expect(await house.vault.list(MERCHANT_A)).toEqual(before);
+    expect(await house.credentials.list(MERCHANT_A)).toEqual(before);
   });
 });
 
 describe('one store alone opens nothing', () => {
   test('Secrets Manager: its value is ciphertext, and KMS does not take it', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     const { secret_name } = await rowOf(id);
     const bytes = Buffer.from((await getSecret(secret_name)).SecretBinary ?? []);
     for (const canary of CANARIES)
@@ -177,7 +181,7 @@ describe('one store alone opens nothing', () => {
   });
 
   test('Postgres: a dump holds the wrapped key, which opens only through KMS and fits nothing without the ciphertext', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     const { wrapped_key } = await rowOf(id);
     for (const canary of CANARIES)
       for (const spelling of spellings(canary)) expect(wrapped_key.includes(spelling)).toBe(false);
@@ -194,7 +198,7 @@ describe('one store alone opens nothing', () => {
   });
 
   test('KMS is told, and checks, what a key is for', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     await openFresh(id);
     const context = {
       app: 'mbk',
@@ -219,17 +223,23 @@ describe('what is sealed for one place opens at no other, whoever moved it there
   test.each(Object.entries(HALVES))(
     '%s of another credential, merchant or version',
     async (_name, columns) => {
-      const mine = await house.vault.store(ACTOR, MERCHANT_A, input());
+      const mine = await house.credentials.store(ACTOR, MERCHANT_A, input());
       const sources = [
-        { merchantId: MERCHANT_A, id: (await house.vault.store(ACTOR, MERCHANT_A, input(TEMPORARY))).id },
-        { merchantId: MERCHANT_B, id: (await house.vault.store(ACTOR, MERCHANT_B, input(TEMPORARY))).id },
+        {
+          merchantId: MERCHANT_A,
+          id: (await house.credentials.store(ACTOR, MERCHANT_A, input(TEMPORARY))).id,
+        },
+        {
+          merchantId: MERCHANT_B,
+          id: (await house.credentials.store(ACTOR, MERCHANT_B, input(TEMPORARY))).id,
+        },
       ];
       for (const from of sources) {
         await moveColumns(columns, from, { merchantId: MERCHANT_A, id: mine.id });
         expect(await codeOf(openFresh(mine.id))).toBe('credential.unreadable');
       }
       // The same credential under another version number: an old secret that is put back as the new one.
-      const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+      const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
       await house.asAdmin((sql) =>
         sql.query('UPDATE credential_versions SET version = 2 WHERE credential_id = $1', [id]),
       );
@@ -238,7 +248,7 @@ describe('what is sealed for one place opens at no other, whoever moved it there
   );
 
   test('an altered ciphertext', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     const { secret_name } = await rowOf(id);
     const envelope = Buffer.from((await getSecret(secret_name)).SecretBinary ?? []);
     envelope.writeUInt8(envelope.readUInt8(120) ^ 1, 120);
@@ -258,20 +268,20 @@ describe('what is sealed for one place opens at no other, whoever moved it there
 
 describe('the record of an opening comes first', () => {
   test('and is there once per opening, with the version', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     for (let i = 0; i < 5; i++) await house.vault.open(ACTOR, MERCHANT_A, id, 1);
     expect(await audit(MERCHANT_A, id)).toEqual(['credential.created allowed', 'credential.opened allowed']);
   });
 
   test('without it neither KMS nor Secrets Manager is asked', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     house.aws.forget();
     await house.asAdmin(async (sql) => {
       const signature = 'audit_append(text, text, text, text, text, text, text)';
       await sql.query(`REVOKE EXECUTE ON FUNCTION ${signature} FROM merchant_bedrock_app`);
       try {
         await expect(house.vault.open(ACTOR, MERCHANT_A, id, 1)).rejects.toThrow();
-        await expect(house.vault.test(ACTOR, MERCHANT_A, id)).rejects.toThrow();
+        await expect(house.credentials.test(ACTOR, MERCHANT_A, id)).rejects.toThrow();
       } finally {
         await sql.query(`GRANT EXECUTE ON FUNCTION ${signature} TO merchant_bedrock_app`);
       }
@@ -281,13 +291,11 @@ describe('the record of an opening comes first', () => {
   });
 
   test('it is committed before KMS is asked, so that even a crash there leaves it', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     let seenBefore: string[] = [];
     const watched = new Vault({
       ...house.parts,
       secrets: {
-        seal: house.parts.secrets.seal.bind(house.parts.secrets),
-        discard: house.parts.secrets.discard.bind(house.parts.secrets),
         open: async () => {
           seenBefore = await audit(MERCHANT_A, id);
           throw new Error('the process dies here');
@@ -301,21 +309,21 @@ describe('the record of an opening comes first', () => {
 
 describe('deletion', () => {
   test('shreds at once: even with the ciphertext back, nothing opens it', async () => {
-    const stored = await house.vault.store(ACTOR, MERCHANT_A, input(LONG_LIVED, true));
+    const stored = await house.credentials.store(ACTOR, MERCHANT_A, input(LONG_LIVED, true));
     const before = await rowOf(stored.id);
     await house.vault.open(ACTOR, MERCHANT_A, stored.id, 1);
-    await house.vault.delete(ACTOR, MERCHANT_A, stored.id);
+    await house.credentials.delete(ACTOR, MERCHANT_A, stored.id);
 
     for (const use of [
       house.vault.open(ACTOR, MERCHANT_A, stored.id, 1),
       house.vault.current(MERCHANT_A, stored.id, true),
-      house.vault.get(MERCHANT_A, stored.id),
-      house.vault.test(ACTOR, MERCHANT_A, stored.id),
-      house.vault.makeDefault(ACTOR, MERCHANT_A, stored.id),
-      house.vault.delete(ACTOR, MERCHANT_A, stored.id),
+      house.credentials.get(MERCHANT_A, stored.id),
+      house.credentials.test(ACTOR, MERCHANT_A, stored.id),
+      house.credentials.makeDefault(ACTOR, MERCHANT_A, stored.id),
+      house.credentials.delete(ACTOR, MERCHANT_A, stored.id),
     ])
       expect(await codeOf(use)).toBe('credential.not_found');
-    expect((await house.vault.list(MERCHANT_A)).map(({ id }) => id)).not.toContain(stored.id);
+    expect((await house.credentials.list(MERCHANT_A)).map(({ id }) => id)).not.toContain(stored.id);
     expect(await rowOf(stored.id)).toMatchObject({ state: 'destroyed', wrapped_key: null });
     expect(await admitted(stored.id)).toBe('credential');
 
@@ -332,37 +340,37 @@ describe('deletion', () => {
   });
 
   test('takes the default with it, and only its own', async () => {
-    const first = await house.vault.store(ACTOR, MERCHANT_A, input(LONG_LIVED, true));
-    const second = await house.vault.store(ACTOR, MERCHANT_A, input());
-    await house.vault.delete(ACTOR, MERCHANT_A, second.id);
+    const first = await house.credentials.store(ACTOR, MERCHANT_A, input(LONG_LIVED, true));
+    const second = await house.credentials.store(ACTOR, MERCHANT_A, input());
+    await house.credentials.delete(ACTOR, MERCHANT_A, second.id);
     expect(await defaultOf(MERCHANT_A)).toBe(first.id);
-    await house.vault.delete(ACTOR, MERCHANT_A, first.id);
+    await house.credentials.delete(ACTOR, MERCHANT_A, first.id);
     expect(await defaultOf(MERCHANT_A)).toBeNull();
   });
 
   test('holds although Secrets Manager fails; what stayed behind is reported', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     const { secret_name } = await rowOf(id);
     house.aws.fault({ service: 'secretsmanager', operation: 'DeleteSecret', status: 500, times: 'always' });
-    await house.vault.delete(ACTOR, MERCHANT_A, id);
+    await house.credentials.delete(ACTOR, MERCHANT_A, id);
     expect(house.leftovers).toEqual([secret_name]);
     expect(await codeOf(house.vault.open(ACTOR, MERCHANT_A, id, 1))).toBe('credential.not_found');
   });
 
   test('while a secret is being opened: it is used by those who began before and kept by none', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     house.aws.fault({ service: 'kms', operation: 'Decrypt', delayMs: 150 });
     const opening = house.vault.open(ACTOR, MERCHANT_A, id, 1);
     await waitFor(() => vaultCalls().includes('Decrypt'));
-    await house.vault.delete(ACTOR, MERCHANT_A, id);
+    await house.credentials.delete(ACTOR, MERCHANT_A, id);
     await opening;
     expect(await codeOf(house.vault.open(ACTOR, MERCHANT_A, id, 1))).toBe('credential.not_found');
   });
 
   test('of one credential by many at once happens once', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     const all = await Promise.allSettled(
-      Array.from({ length: 8 }, () => house.vault.delete(ACTOR, MERCHANT_A, id)),
+      Array.from({ length: 8 }, () => house.credentials.delete(ACTOR, MERCHANT_A, id)),
     );
     expect(all.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     expect(
@@ -413,8 +421,8 @@ describe('a failing stored credential never leads to another key', () => {
 
   test.each(FAULTS)('%s', async (_name, fault, code) => {
     // The merchant has everything else as well: a default that works, direct keys and the service's own account.
-    const broken = await house.vault.store(ACTOR, MERCHANT_A, input());
-    const fine = await house.vault.store(ACTOR, MERCHANT_A, input(TEMPORARY, true));
+    const broken = await house.credentials.store(ACTOR, MERCHANT_A, input());
+    const fine = await house.credentials.store(ACTOR, MERCHANT_A, input(TEMPORARY, true));
     await house.vault.open(ACTOR, MERCHANT_A, fine.id, 1);
     house.aws.forget();
     if (typeof fault === 'string') house.aws.setKmsKeyState(KMS_KEY.keyId, fault);
@@ -440,37 +448,41 @@ describe('a failing stored credential never leads to another key', () => {
 
 describe('a test', () => {
   test('that is passed says so everywhere', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
-    const { credential, identity } = await house.vault.test(ACTOR, MERCHANT_A, id);
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
+    const { credential, identity } = await house.credentials.test(ACTOR, MERCHANT_A, id);
     expect(identity).toEqual({ accountId: A_ACCOUNT, arn: `arn:aws:iam::${A_ACCOUNT}:user/stand-in` });
     expect(credential).toMatchObject({ id, testResult: 'ok', testedAt: expect.any(Date) as unknown });
     expect((await audit(MERCHANT_A, id)).at(-1)).toBe('credential.tested allowed');
   });
 
   test('goes the whole way even when the credential is open in memory', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     await house.vault.open(ACTOR, MERCHANT_A, id, 1);
     house.aws.setKmsKeyState(KMS_KEY.keyId, 'Disabled');
-    expect(await codeOf(house.vault.test(ACTOR, MERCHANT_A, id))).toBe('credential.unreadable');
-    expect(await house.vault.get(MERCHANT_A, id)).toMatchObject({ testResult: 'credential.unreadable' });
+    expect(await codeOf(house.credentials.test(ACTOR, MERCHANT_A, id))).toBe('credential.unreadable');
+    expect(await house.credentials.get(MERCHANT_A, id)).toMatchObject({
+      testResult: 'credential.unreadable',
+    });
     expect((await audit(MERCHANT_A, id)).at(-1)).toBe('credential.tested failed');
   });
 
   test('with a key that AWS refuses by now is recorded as denied', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     house.aws.addAccessKey({ ...known(LONG_LIVED, A_ACCOUNT), state: 'deactivated' });
-    expect(await codeOf(house.vault.test(ACTOR, MERCHANT_A, id))).toBe('credential.refused_by_aws');
-    expect(await house.vault.get(MERCHANT_A, id)).toMatchObject({ testResult: 'credential.refused_by_aws' });
+    expect(await codeOf(house.credentials.test(ACTOR, MERCHANT_A, id))).toBe('credential.refused_by_aws');
+    expect(await house.credentials.get(MERCHANT_A, id)).toMatchObject({
+      testResult: 'credential.refused_by_aws',
+    });
     expect((await audit(MERCHANT_A, id)).at(-1)).toBe('credential.tested denied');
   });
 
   test('with a key that is of another account by now is refused', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     house.aws.addAccessKey(known(LONG_LIVED, '555566667777'));
-    const error = await failure(house.vault.test(ACTOR, MERCHANT_A, id));
+    const error = await failure(house.credentials.test(ACTOR, MERCHANT_A, id));
     expect(error.code).toBe('credential.refused_by_aws');
     expect(error.detail).toMatch(/another/);
-    expect(await house.vault.get(MERCHANT_A, id)).toMatchObject({
+    expect(await house.credentials.get(MERCHANT_A, id)).toMatchObject({
       testResult: 'account-changed',
       accountId: A_ACCOUNT,
     });
@@ -480,23 +492,23 @@ describe('a test', () => {
 
 describe('another merchant', () => {
   test('finds, opens, tests, deletes and chooses nothing; the answer is that of what does not exist', async () => {
-    const { id } = await house.vault.store(ACTOR, MERCHANT_A, input());
+    const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
     house.aws.forget();
     const attempts = (credentialId: CredentialId) => [
-      house.vault.get(MERCHANT_B, credentialId),
+      house.credentials.get(MERCHANT_B, credentialId),
       house.vault.current(MERCHANT_B, credentialId, true),
       house.vault.open(ACTOR, MERCHANT_B, credentialId, 1),
-      house.vault.test(ACTOR, MERCHANT_B, credentialId),
-      house.vault.makeDefault(ACTOR, MERCHANT_B, credentialId),
-      house.vault.delete(ACTOR, MERCHANT_B, credentialId),
+      house.credentials.test(ACTOR, MERCHANT_B, credentialId),
+      house.credentials.makeDefault(ACTOR, MERCHANT_B, credentialId),
+      house.credentials.delete(ACTOR, MERCHANT_B, credentialId),
     ];
     const foreign = await Promise.all(attempts(id).map(failure));
     const absent = await Promise.all(attempts(newCredentialId()).map(failure));
     expect(foreign).toEqual(absent);
     expect(new Set(foreign.map(({ code }) => code))).toEqual(new Set(['credential.not_found']));
-    expect((await house.vault.list(MERCHANT_B)).map((stored) => stored.id)).not.toContain(id);
+    expect((await house.credentials.list(MERCHANT_B)).map((stored) => stored.id)).not.toContain(id);
     expect(house.aws.journal).toEqual([]);
-    await expect(house.vault.get(MERCHANT_A, id)).resolves.toMatchObject({ id });
+    await expect(house.credentials.get(MERCHANT_A, id)).resolves.toMatchObject({ id });
   });
 });
 

@@ -208,10 +208,10 @@ describe('closing a merchant', () => {
     const { merchantId } = await onboard(service, 'merchant-late');
     await operatorOf(service).post(`/api/ops/merchants/${merchantId}/close`, { merchantId });
     const actor = { subject: 'test', requestId: 'late' };
-    const { apiKeys, vault, webhooks } = service.service.services;
+    const { apiKeys, credentials, webhooks } = service.service.services;
     const late = [
       apiKeys.create(actor, merchantId as MerchantId, { name: 'late', scopes: ['invoke'], expiresInDays: 1 }),
-      vault.store(actor, merchantId as MerchantId, {
+      credentials.store(actor, merchantId as MerchantId, {
         name: 'late',
         region: 'us-east-1',
         makeDefault: true,

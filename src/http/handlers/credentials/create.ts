@@ -17,7 +17,7 @@ export const createCredential = merchantEndpoint<NewCredential>({
     const makeDefault = body.kind !== 'assume-role' && body.makeDefault === true;
     if (body.kind === 'assume-role') await services.roleKits.check(region, body.models);
     const input = { name, region, makeDefault, material: materialOf(body) };
-    const stored = await services.vault.store(actor, merchant.id, input);
+    const stored = await services.credentials.store(actor, merchant.id, input);
     if (body.kind !== 'assume-role') return { status: 201, body: toCredentialReply(stored) };
     const role = await services.roleKits.of(merchant.id, stored, body.models);
     return { status: 201, body: { ...toCredentialReply(stored), role } };

@@ -10,7 +10,7 @@ export const listCredentials = merchantEndpoint({
     schema: z.object({ items: z.array(credentialReply) }),
   },
   handle: async ({ services, merchant }) => {
-    const stored = await services.vault.list(merchant.id);
+    const stored = await services.credentials.list(merchant.id);
     return { status: 200, body: { items: stored.map(toCredentialReply) } };
   },
 });

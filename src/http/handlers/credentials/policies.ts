@@ -29,7 +29,7 @@ export const credentialPolicies = merchantEndpoint<undefined, z.output<typeof qu
     schema: roleKit,
   },
   handle: async ({ res, services, merchant, params, query: { format, models = [] } }) => {
-    const credential = await services.vault.get(merchant.id, credentialIdOf(params['cid']));
+    const credential = await services.credentials.get(merchant.id, credentialIdOf(params['cid']));
     const kit = await services.roleKits.of(merchant.id, credential, models);
     if (format === undefined) return { status: 200, body: kit };
     res.status(200).type(FILES[format].type).send(FILES[format].text(kit));

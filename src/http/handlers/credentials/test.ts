@@ -15,7 +15,7 @@ export const testCredential = merchantEndpoint({
     }),
   },
   handle: async ({ services, actor, merchant, params }) => {
-    const { credential, identity } = await services.vault.test(
+    const { credential, identity } = await services.credentials.test(
       actor,
       merchant.id,
       credentialIdOf(params['cid']),

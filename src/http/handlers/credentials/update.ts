@@ -11,7 +11,7 @@ export const updateCredential = merchantEndpoint<z.infer<typeof body>>({
   body,
   reply: { status: 200, description: 'The credential', schema: credentialReply },
   handle: async ({ services, actor, merchant, params }) => {
-    const stored = await services.vault.makeDefault(actor, merchant.id, credentialIdOf(params['cid']));
+    const stored = await services.credentials.makeDefault(actor, merchant.id, credentialIdOf(params['cid']));
     return { status: 200, body: toCredentialReply(stored) };
   },
 });

@@ -68,7 +68,7 @@ export const createMerchant = operatorEndpoint<CreateMerchantBody>({
 
 /** What the route and the script do: for a role, also what is needed to make it. */
 export async function onboardMerchant(
-  { onboarding, roleKits, vault }: Pick<Services, 'onboarding' | 'roleKits' | 'vault'>,
+  { credentials, onboarding, roleKits }: Pick<Services, 'credentials' | 'onboarding' | 'roleKits'>,
   actor: Actor,
   body: CreateMerchantBody,
 ) {
@@ -78,6 +78,6 @@ export async function onboardMerchant(
   const { credentialId } = onboarded;
   if (credential?.kind !== 'assume-role' || credentialId === undefined)
     return { ...onboarded, role: undefined };
-  const stored = await vault.get(body.id as MerchantId, credentialId);
+  const stored = await credentials.get(body.id as MerchantId, credentialId);
   return { ...onboarded, role: await roleKits.of(body.id as MerchantId, stored, credential.models) };
 }

@@ -36,6 +36,6 @@ async function change(
 ): Promise<Reply> {
   const merchantId = merchantIdOf(params['id'] ?? '');
   const credentialId = credentialIdOf(params['cid']);
-  const stored = await services.vault.freeze(actor, merchantId, credentialId, { frozen, ...body });
+  const stored = await services.credentials.freeze(actor, merchantId, credentialId, { frozen, ...body });
   return { status: 200, body: toCredentialReply(stored) };
 }

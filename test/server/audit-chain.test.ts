@@ -13,6 +13,7 @@ import { converseBody, directFields, onboard, operatorOf, runtimeCalls } from '.
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { entryOf } from '../support/transpiled.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 const MERCHANT = 'merchant-a' as MerchantId;
@@ -67,7 +68,7 @@ function verify(
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
+      [...entryOf('scripts/audit-verify.ts'), ...args],
       { cwd: root, env },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });

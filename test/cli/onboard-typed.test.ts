@@ -1,16 +1,19 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
-import { entryOf } from '../support/transpiled.ts';
 import type { Stage } from './replay.ts';
 import { newStage } from './stage.ts';
 
 /** `script` of util-linux makes a real pseudo-terminal. Elsewhere terminal.test.ts has to do. */
 const hasScript = spawnSync('script', ['--version']).status === 0;
+const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
+const ONBOARD = path.join(import.meta.dirname, '../../scripts/onboard.ts');
 
 let service: TestService;
 let stage: Stage;
@@ -32,9 +35,7 @@ async function typeAnswers(
   answers: readonly (readonly [question: string, keys: string])[],
 ): Promise<{ code: number | null; screen: string; stdout: string }> {
   const file = path.join(directory, 'stdout');
-  const words = [process.execPath, ...entryOf('scripts/onboard.ts'), ...args]
-    .map((word) => `'${word}'`)
-    .join(' ');
+  const words = [process.execPath, '--import', TSX, ONBOARD, ...args].map((word) => `'${word}'`).join(' ');
   const child = spawn('script', ['--quiet', '--return', '--command', `${words} > '${file}'`, '/dev/null'], {
     cwd: directory,
     env: { PATH: process.env['PATH'] ?? '', SHELL: '/bin/sh' },

@@ -13,7 +13,6 @@ import { converseBody, directFields, onboard, operatorOf, runtimeCalls } from '.
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
-import { entryOf } from '../support/transpiled.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 const MERCHANT = 'merchant-a' as MerchantId;
@@ -68,7 +67,7 @@ function verify(
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [...entryOf('scripts/audit-verify.ts'), ...args],
+      ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
       { cwd: root, env },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });

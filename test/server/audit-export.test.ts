@@ -23,7 +23,6 @@ import { converseBody, directFields, onboard, operatorOf, Person, runtimeCalls }
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { auditSettings } from '../support/service-environment.ts';
 import { startTestService } from '../support/service.ts';
-import { entryOf } from '../support/transpiled.ts';
 import type { TestService } from '../support/service.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
@@ -87,7 +86,7 @@ function verify(
   return new Promise((resolve) => {
     const child = execFile(
       process.execPath,
-      [...entryOf('scripts/audit-verify.ts'), ...args],
+      ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
       { cwd: root, env: { PATH: process.env['PATH'] ?? '', DATABASE_URL: databaseUrl } },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });

@@ -4,8 +4,7 @@ import path from 'node:path';
 import { transformFile } from '@swc/core';
 
 const ROOT = path.join(import.meta.dirname, '../..');
-/** What processes of tests run, and what they find beside it. */
-const SOURCES = ['src', 'scripts', 'test/aws', 'test/support'];
+/** What it finds beside it. */
 const BESIDE = ['node_modules', 'package.json', 'prisma'];
 /** As in jest.config.js. Two of these are younger than SWC's types. */
 const OPTIONS = {
@@ -18,18 +17,14 @@ const OPTIONS = {
 } as const;
 
 /**
- * All TypeScript of the service and its scripts as JavaScript, in a folder laid out as the repository: half a second of CPU once, where a
+ * The TypeScript of the service as JavaScript, in a folder laid out as the repository: half a second of CPU once, where a
  * loader in each process that tests start takes one each time. Whoever asks removes it.
  */
 export async function transpile(): Promise<string> {
   const folder = await mkdtemp(path.join(tmpdir(), 'merchant-bedrock-tests-'));
   for (const name of BESIDE) await symlink(path.join(ROOT, name), path.join(folder, name));
-  await Promise.all(SOURCES.map((name) => transpileTree(name, folder)));
+  await transpileTree('src', folder);
   return folder;
-}
-
-export async function removeTranspiled(folder: string): Promise<void> {
-  await rm(folder, { recursive: true, force: true });
 }
 
 async function transpileTree(name: string, folder: string): Promise<void> {
@@ -47,9 +42,9 @@ async function transpileTree(name: string, folder: string): Promise<void> {
   );
 }
 
-/** What Node is told to run for a script of the repository: transpiled within a run of the tests, else through tsx. */
-export function entryOf(script: string): string[] {
+/** What Node is told to run as the service: transpiled within a run of the tests, else through tsx. */
+export function serviceEntry(): string[] {
   const folder = process.env['TEST_TRANSPILED'];
-  if (folder === undefined) return ['--import', 'tsx', path.join(ROOT, script)];
-  return [path.join(folder, script.replace(/\.ts$/, '.js'))];
+  if (folder === undefined) return ['--import', 'tsx', path.join(ROOT, 'src/main.ts')];
+  return [path.join(folder, 'src/main.js')];
 }

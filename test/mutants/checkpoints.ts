@@ -1,6 +1,7 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const SQL = 'prisma/migrations/20261121193000_checkpoints/migration.sql';
+const MAKING = 'prisma/migrations/20261121201000_checkpoint_chains/migration.sql';
 const CHECKPOINTS = 'test/server/checkpoints.test.ts';
 const EXPORT = 'test/server/audit-export.test.ts';
 const OFFLINE = 'test/unit/verify-export.test.ts';
@@ -9,7 +10,7 @@ const OFFLINE = 'test/unit/verify-export.test.ts';
 export const CHECKPOINTING: readonly Mutant[] = [
   {
     name: 'A checkpoint names the one before it.',
-    file: SQL,
+    file: MAKING,
     find: "encode(coalesce(last.hash, decode(repeat('00', 32), 'hex')), 'hex'));",
     replace: "repeat('00', 32));",
     test: CHECKPOINTS,
@@ -17,7 +18,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'Leaves are salted anew for each checkpoint, so that nobody sees who was idle.',
-    file: SQL,
+    file: MAKING,
     find: 'made.blind := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));',
     replace: "made.blind := sha256('blind');",
     test: CHECKPOINTS,
@@ -33,7 +34,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'Of many replicas one makes the checkpoint: who is at it has a lease.',
-    file: SQL,
+    file: MAKING,
     find: 'WHERE c.number = last.number AND c.sign_after <= clock_timestamp();',
     replace: 'WHERE c.number = last.number;',
     test: CHECKPOINTS,
@@ -41,11 +42,43 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'A chain that went back is told.',
-    file: SQL,
+    file: MAKING,
     find: 'WHERE n.seq <= n.before)',
     replace: 'WHERE n.seq < 0)',
     test: CHECKPOINTS,
     testName: 'is an alarm',
+  },
+  {
+    name: 'A chain that is gone is told, even when a new one came.',
+    file: MAKING,
+    find: '+ (SELECT count(*) FROM changed n WHERE n.before IS NULL))',
+    replace: '+ 0)',
+    test: CHECKPOINTS,
+    testName: 'is an alarm, even when',
+  },
+  {
+    name: 'A number of a checkpoint belongs to the first copy that had it.',
+    file: 'src/audit/checkpoint-bucket-aws.ts',
+    find: "      IfNoneMatch: '*',\n",
+    replace: '',
+    test: CHECKPOINTS,
+    testName: 'takes no number from the one before',
+  },
+  {
+    name: 'That no checkpoint is made is told, whatever the clock of the database says.',
+    file: 'src/audit/checkpointer.ts',
+    find: 'if (behindMs >= everyMs + lateMs)',
+    replace: 'if (behindMs >= Infinity)',
+    test: CHECKPOINTS,
+    testName: 'none is made',
+  },
+  {
+    name: 'Copies that have piled up do not hold back the next checkpoint.',
+    file: 'src/audit/checkpointer.ts',
+    find: 'if (this.#closing || clock.now() > until) return;',
+    replace: '',
+    test: CHECKPOINTS,
+    testName: 'have piled up',
   },
   {
     name: 'Copies are locked in compliance mode: not even their owner removes one.',
@@ -58,7 +91,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   {
     name: 'A copy that could not be made is made later.',
     file: 'src/audit/checkpointer.ts',
-    find: '          // The others would fail alike; their lease ends.\n          return;',
+    find: '        // The others would fail alike; their lease ends.\n        return;',
     replace: '',
     test: CHECKPOINTS,
     testName: 'S3: checkpoints',

@@ -112,9 +112,9 @@ function sentence(result: Result): string {
   if (fault !== undefined)
     return `BROKEN  ${what}: ${what === 'checkpoints' ? 'checkpoint' : 'event'} ${String(fault.seq)}: ${fault.detail} (${fault.fault})`;
   if ('roots' in result)
-    return `ok      checkpoints: ${String(result.checkpoints)} signed, ${String(result.roots)} held against all chains`;
+    return `ok      checkpoints: ${String(result.checkpoints)} signed for ${result.origin ?? ''}, ${String(result.roots)} held against all chains`;
   if ('to' in result)
-    return `ok      ${what}: events ${String(result.from)} to ${String(result.to)}, signed by checkpoint ${String(result.checkpoint)} of ${result.at ?? ''}`;
+    return `ok      ${what}: events ${String(result.from)} to ${String(result.to)}, signed by checkpoint ${String(result.checkpoint)} of ${result.origin ?? ''}, ${result.at ?? ''}`;
   return `ok      ${what}: ${String(result.events)} events`;
 }
 

@@ -4,6 +4,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import type { ProvenCheckpoint, SignedCheckpoint } from './checkpoint.ts';
+import { hex } from './hex.ts';
 
 /** A checkpoint that waits for its signature. */
 export interface DueCheckpoint {
@@ -137,6 +138,16 @@ export class CheckpointStore {
     }));
   }
 
+  /** The number of the checkpoint from which a chain's leaf is in force at this one; 0 when it has none yet. */
+  async leafAt(chain: MerchantId, number: number): Promise<number> {
+    const [row] = await this.#database.asTenant(
+      chain,
+      (tx) => tx.$queryRaw<{ number: bigint | null }[]>`
+        SELECT max(number) AS number FROM audit_leaves WHERE merchant_id = ${chain} AND number <= ${number}::bigint`,
+    );
+    return Number(row?.number ?? 0);
+  }
+
   /** A chain's leaves in the order of their checkpoints, for the verifier. */
   leaves(chain: MerchantId, after: number, limit: number): Promise<StoredLeaf[]> {
     return this.#database.asTenant(chain, async (tx) => {
@@ -170,8 +181,4 @@ async function newestProven(tx: Tx, chain: MerchantId): Promise<ProvenCheckpoint
 
 function toSigned({ body, signature, keyId, publicKey }: SignedRow): SignedCheckpoint {
   return { body, signature: Buffer.from(signature).toString('base64'), keyId, publicKey };
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

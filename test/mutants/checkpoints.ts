@@ -4,6 +4,7 @@ const SQL = 'prisma/migrations/20261121193000_checkpoints/migration.sql';
 const MAKING = 'prisma/migrations/20261121201000_checkpoint_chains/migration.sql';
 const CHECKPOINTS = 'test/server/checkpoints.test.ts';
 const EXPORT = 'test/server/audit-export.test.ts';
+const STORED = 'test/unit/verify-checkpoints.test.ts';
 const OFFLINE = 'test/unit/verify-export.test.ts';
 
 /** What is signed of the audit trail, and what that shows. */
@@ -157,11 +158,75 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'The verifier of the database finds that leaves are gone.',
+    file: 'src/audit/root-window.ts',
+    find: 'return rootOf(leaves)?.equals(this.#book.root(number)) !== true;',
+    replace: 'return rootOf(leaves) === undefined;',
+    test: STORED,
+    testName: 'show a rewrite between two',
+  },
+  {
+    name: 'The verifier of the database finds that leaves are gone, or too many.',
+    file: 'src/audit/root-window.ts',
+    find: 'if (count !== this.#book.chains(number)) return true;',
+    replace: '',
+    test: STORED,
+    testName: 'one too many',
+  },
+  {
+    name: 'All roots are recomputed in as many walks as memory asks for, and none is left out.',
+    file: 'scripts/cli/verify-chains.ts',
+    find: '?? (await checkOtherRoots({ checkpoints, merchants }, verifier))',
+    replace: '',
+    test: STORED,
+    testName: 'show a rewrite between two',
+  },
+  {
+    name: 'The hashes of a fixed number of leaves are in memory, however many roots there are.',
     file: 'src/audit/verify-checkpoints.ts',
-    find: "if (rootOf(leaves)?.toString('hex') !== root)",
-    replace: "if (rootOf(leaves)?.toString('hex').length === 1)",
+    find: 'if (size > room && this.#done > begin) break;',
+    replace: '',
+    test: STORED,
+    testName: 'in as many walks',
+  },
+  {
+    name: 'Who removes all checkpoints is found by whoever has the key.',
+    file: 'scripts/cli/verify-chains.ts',
+    find: '?? noneAtAll(verifier, options)',
+    replace: '',
+    test: STORED,
+    testName: 'no checkpoint at all',
+  },
+  {
+    name: 'A checkpoint that lost a chain is a fault.',
+    file: 'src/audit/verify-checkpoints.ts',
+    find: 'return body.chains < this.#chains ?',
+    replace: 'return body.chains < 0 ?',
+    test: STORED,
+    testName: 'fewer chains',
+  },
+  {
+    name: 'Of two copies with one number both are compared.',
+    file: 'src/audit/verify-checkpoints.ts',
+    find: '[...(this.#kept.get(number) ?? []), body]',
+    replace: '[body]',
+    test: STORED,
+    testName: 'two have one number',
+  },
+  {
+    name: 'A page of a chain and its head are of one moment.',
+    file: 'src/audit/audit-store.ts',
+    find: '{ snapshot: true }',
+    replace: '{ snapshot: false }',
     test: EXPORT,
-    testName: 'a leaf was removed',
+    testName: 'is written to meanwhile',
+  },
+  {
+    name: 'A kept checkpoint that is compared with nothing is not passed over.',
+    file: 'scripts/cli/verify-exports.ts',
+    find: 'if (early !== undefined)',
+    replace: 'if (early === null)',
+    test: OFFLINE,
+    testName: 'was kept earlier than',
   },
   {
     name: 'A service without a key to sign with says so when it starts.',

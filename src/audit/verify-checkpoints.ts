@@ -7,7 +7,7 @@ import { RootBook, RootWindow } from './root-window.ts';
 import { GENESIS } from './verify.ts';
 import type { AuditFault } from './verify.ts';
 
-/** Leaf hashes that are held at one time: 32 MB, and some seconds to make. */
+/** Leaf hashes that are held at one time: 32 MB, and about ten seconds of a core to make. */
 const LEAVES_MAX = 1_000_000;
 
 export interface StoredCheckpointsOptions {

@@ -82,9 +82,9 @@ export class RootWindow {
   /** After all chains. @returns the first checkpoint whose root is not theirs. */
   wrong(): number | undefined {
     return this.#numbers.find((number, index) => {
-      const [start, count] = [this.#starts[index] ?? 0, this.#counts[index] ?? 0];
-      if (count !== this.#book.chains(number)) return true;
-      const leaves = Array.from({ length: count }, (_, leaf) => this.#slot(start + leaf));
+      const [start, length] = [this.#starts[index] ?? 0, this.#book.chains(number)];
+      if (this.#counts[index] !== length) return true;
+      const leaves = Array.from({ length }, (_, leaf) => this.#slot(start + leaf));
       return rootOf(leaves)?.equals(this.#book.root(number)) !== true;
     });
   }

@@ -165,9 +165,9 @@ export const CHECKPOINTING: readonly Mutant[] = [
     testName: 'show a rewrite between two',
   },
   {
-    name: 'The verifier of the database finds that leaves are gone, or too many.',
+    name: 'The verifier of the database finds a leaf that is one too many.',
     file: 'src/audit/root-window.ts',
-    find: 'if (count !== this.#book.chains(number)) return true;',
+    find: 'if (this.#counts[index] !== length) return true;',
     replace: '',
     test: STORED,
     testName: 'one too many',

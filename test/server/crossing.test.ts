@@ -61,7 +61,6 @@ const NOT_BETWEEN_REQUESTS: readonly string[] = [
   // For whoever checks one export, of one chain: it refuses leaves of any other.
   'audit/known-checkpoints.ts',
   // For a run of the operator's command, over all chains; the service makes none.
-  'audit/root-window.ts',
   'audit/verify-checkpoints.ts',
   'auth/token-hash.ts',
   'bedrock/egress.ts',

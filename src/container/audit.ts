@@ -13,7 +13,7 @@ import type { Base } from './base.ts';
 const ATTEMPT_MS = 5_000;
 
 /** Who says what was done: the store for readers, and, where there is a key to sign with, what makes checkpoints. */
-export function buildAudit(config: Config, secrets: Secrets, { database, logger }: Base) {
+export function buildAudit(config: Config, secrets: Secrets, { database, logger, monotonic }: Base) {
   const stores = { audit: new AuditStore(database), checkpoints: new CheckpointStore(database) };
   const { auditKmsKeyId: keyId, auditCheckpointBucket, awsRegion, deployment } = config;
   if (keyId === undefined) return { ...stores, checkpointer: undefined, auditing: [] };
@@ -42,6 +42,7 @@ export function buildAudit(config: Config, secrets: Secrets, { database, logger 
     origin: deployment,
     everyMs: config.auditCheckpointEveryMs,
     events: config.auditCheckpointEvents,
+    clock: monotonic,
   });
   return { ...stores, checkpointer, auditing: [checkpointer, signer, ...(bucket ? [bucket] : [])] };
 }

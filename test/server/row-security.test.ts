@@ -18,6 +18,7 @@ const DEFINERS = [
   'api_key_roll',
   'audit_append',
   'audit_checkpoint_begin',
+  'audit_checkpoint_behind',
   'audit_checkpoint_copied',
   'audit_checkpoint_proof',
   'audit_checkpoint_sign',
@@ -96,6 +97,7 @@ const LEDGER = [
 /** Those of the role that makes checkpoints: it sees where chains end, and nothing else of merchants. */
 const NOTARY = [
   'audit_checkpoint_begin',
+  'audit_checkpoint_behind',
   'audit_checkpoint_copied',
   'audit_checkpoint_proof',
   'audit_checkpoint_sign',

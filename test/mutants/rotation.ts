@@ -1,6 +1,7 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const MIGRATION = 'prisma/migrations/20261121192000_rotation/migration.sql';
+const ORDER = 'prisma/migrations/20261121202000_rotation_order/migration.sql';
 const ROTATION = 'test/server/rotation.test.ts';
 
 /** Another key in the place of a stored one, under running calls. */
@@ -28,9 +29,9 @@ export const ROTATING: readonly Mutant[] = [
   },
   {
     name: 'What is retired is shredded.',
-    file: MIGRATION,
-    find: "AND version = r.replaces AND state = 'previous';\n    -- Who",
-    replace: "AND version = r.replaces AND state = 'never';\n    -- Who",
+    file: ORDER,
+    find: "AND version = r.replaces AND state = 'previous';",
+    replace: "AND version = r.replaces AND state = 'never';",
     test: ROTATION,
   },
   {

@@ -209,7 +209,8 @@ export class Rotations {
 const WHY_IN_PROGRESS = {
   overlap: (version: string) =>
     `${version} was put in force a moment ago and the one before is in its overlap: roll it back, or wait until it is over`,
-  pending: (version: string) => `${version} is being tested: GET /credentials/:cid/rotation tells how it ends`,
+  pending: (version: string) =>
+    `${version} is being tested: GET /credentials/:cid/rotation tells how it ends`,
   labels: (version: string) =>
     `the labels of ${version} in Secrets Manager could not be moved yet, which is tried again by itself`,
 };

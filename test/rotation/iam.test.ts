@@ -42,9 +42,10 @@ test('mode iam, and the processes are killed at every step: calls go on, and of 
     database,
     env: { ROTATION_OVERLAP_MS: '600000', ROTATION_KEY_GRACE_MS: String(DAY_MS) },
   });
-  const users = new Map<string, User>();
-  for (const name of [...Object.keys(IN_REQUESTS), ...Object.keys(IN_THE_WORKER)])
-    users.set(name, await moveIn(town, users.size));
+  const names = [...Object.keys(IN_REQUESTS), ...Object.keys(IN_THE_WORKER)];
+  const users = new Map(
+    await Promise.all(names.map(async (name, index) => [name, await moveIn(town, index)] as const)),
+  );
   const user = (name: string) => users.get(name) as User;
   const faults: FaultHandle[] = [];
 
@@ -58,9 +59,7 @@ test('mode iam, and the processes are killed at every step: calls go on, and of 
     await until(`${name}: under way`, () => fault.hits() > 0);
   }
   for (const [name, rule] of Object.entries(IN_THE_WORKER))
-    faults.push(
-      town.standIn.fault({ ...rule, accessKeyId: await newKeyOf(town, user(name)), times: 'always' }),
-    );
+    faults.push(town.standIn.fault({ ...rule, accessKeyId: newKeyOf(town, user(name)), times: 'always' }));
   await town.admin.query(
     `UPDATE credential_rotations SET due_at = clock_timestamp(), key_due_at = CASE key_state WHEN 'deactivated' THEN clock_timestamp() END WHERE state = 'retired'`,
   );
@@ -85,7 +84,7 @@ test('mode iam, and the processes are killed at every step: calls go on, and of 
     expect({ name, left }).toEqual({ name, left: { [String(json['keyHint'])]: 'active', ...notOurs } });
     expect(await call(town, one)).toBe(200);
   }
-}, 90_000);
+}, 120_000);
 
 async function moveIn(town: Town, index: number): Promise<User> {
   const arn = `arn:aws:iam::${ACCOUNT}:user/citizen-${String(index)}`;
@@ -100,30 +99,25 @@ async function call(town: Town, one: User): Promise<number> {
   return (await town.at(0, one).post(`/model/${MODEL}/converse`, converseBody('hello'))).status;
 }
 
-async function newKeyOf(town: Town, { arn, first }: User): Promise<string> {
+function newKeyOf(town: Town, { arn, first }: User): string {
   const keys = town.standIn.accessKeysOf(arn).map(({ accessKeyId }) => accessKeyId);
-  return Promise.resolve(keys.find((id) => id !== first.accessKeyId) ?? '');
+  return keys.find((id) => id !== first.accessKeyId) ?? '';
 }
 
 /** Two whose old key is about to be deactivated, and two whose old key is about to be deleted; none of them is due by itself. */
 async function parkInTheWorker(town: Town, users: ReadonlyMap<string, User>): Promise<void> {
   const names = Object.keys(IN_THE_WORKER);
   const refusals: FaultHandle[] = [];
-  for (const name of names) {
-    const one = users.get(name) as User;
-    expect((await rotate(town, one)).status).toBe(200);
-    if (IN_THE_WORKER[name]?.operation !== 'UpdateAccessKey') continue;
-    const signer = { accessKeyId: await newKeyOf(town, one) };
-    refusals.push(
-      town.standIn.fault({
-        operation: 'UpdateAccessKey',
-        ...signer,
-        status: 500,
-        type: 'ServiceFailure',
-        times: 'always',
-      }),
-    );
-  }
+  await Promise.all(
+    names.map(async (name) => {
+      const one = users.get(name) as User;
+      expect((await rotate(town, one)).status).toBe(200);
+      if (IN_THE_WORKER[name]?.operation !== 'UpdateAccessKey') return;
+      const signer = { accessKeyId: newKeyOf(town, one) };
+      const refusal = { operation: 'UpdateAccessKey', ...signer, status: 500, type: 'ServiceFailure' };
+      refusals.push(town.standIn.fault({ ...refusal, times: 'always' }));
+    }),
+  );
   await endOverlaps(town);
   await until('their keys are tried, or deactivated', async () => {
     const { rows } = await town.admin.query<{ count: string }>(

@@ -63,9 +63,30 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A refused body makes a yes likely and never proven.',
     file: 'src/bedrock/verdicts.ts',
-    find: "return { verdict: 'allowed', probe, certainty: 'likely',",
-    replace: "return { verdict: 'allowed', probe, certainty: 'proven',",
-    test: MATRIX,
+    find: "? { verdict: 'allowed', probe, certainty: 'likely',",
+    replace: "? { verdict: 'allowed', probe, certainty: 'proven',",
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'A model that AWS does not find is not allowed for that.',
+    file: 'src/bedrock/probes.ts',
+    find: "if (type === 'ResourceNotFoundException') return { kind: 'not-found', why };",
+    replace: "if (type === 'ResourceNotFoundException') return { kind: 'invalid', why };",
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'Only a complaint about the body is taken for a yes.',
+    file: 'src/bedrock/verdicts.ts',
+    find: 'return ABOUT_THE_BODY.test(why)',
+    replace: 'return why !== ABOUT_THE_BODY.source',
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'A denial that AWS does not explain is no proof about policies.',
+    file: 'src/bedrock/verdicts.ts',
+    find: "certainty: failure.denial?.by === 'unsaid' ? 'likely' : 'proven',",
+    replace: "certainty: 'proven',",
+    test: 'test/unit/verdicts.test.ts',
   },
   {
     name: 'The paid probe needs consent.',

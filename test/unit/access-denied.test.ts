@@ -49,10 +49,13 @@ describe('what AWS says of a denial', () => {
     });
     expect(howToAllow(denial)).toContain(WHO);
     expect(missingStatement(denial) === undefined).toBe(by === 'explicit-deny');
+    // The policy of a role's session is this service's own.
+    expect(howToAllow(denial).includes('operator')).toBe(policy === 'session policy');
   });
 
   test.each([
     ["You don't have access to the model with the specified model ID.", 'model-access'],
+    ['Your account is not authorized to invoke this API operation.', 'model-access'],
     [
       'Model access is denied due to IAM user or service role is not authorized to perform the required AWS Marketplace actions',
       'model-access',

@@ -89,6 +89,13 @@ export const PERMISSIONS: readonly Mutant[] = [
     test: 'test/unit/verdicts.test.ts',
   },
   {
+    name: 'A question that comes to nothing takes back no answer.',
+    file: CELL,
+    find: "return nothing && before.verdict !== 'unknown' ? before : found;",
+    replace: 'return nothing ? found : found;',
+    test: MATRIX,
+  },
+  {
     name: 'The paid probe needs consent.',
     file: 'src/http/handlers/permissions/test.ts',
     find: "!probes.includes('paid') || consent === true",

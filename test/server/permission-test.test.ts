@@ -183,6 +183,29 @@ test('the paid probe needs consent, and keeps to the limits', async () => {
   expect(runtimeCalls(service)).toEqual([]);
 });
 
+test('a question that comes to nothing takes back no answer, and every question is among the checks', async () => {
+  const both = { models: [NOVA], probes: ['invalid-body', 'paid'], consent: true };
+  const limited = await onboard(service, 'limited-too');
+  await setPlan(service, limited.merchantId, { models: ['meta.*'] });
+  const [cell] = ((await ask(both, limited)).json as unknown as Report).cells;
+  expect(cell).toMatchObject({ verdict: 'allowed', probe: 'invalid-body', certainty: 'likely' });
+  expect(cell?.checks.map(({ probe, outcome }) => [probe, outcome])).toEqual([
+    ['GetFoundationModelAvailability', 'ok'],
+    ['invalid-body', 'invalid'],
+    ['paid', 'failed'],
+  ]);
+  expect(cell?.checks.at(-1)?.why).toContain('limit.model_not_allowed');
+
+  service.standIn.withholdModel({ modelId: NOVA, from: 'account' });
+  for (const fault of [{ reset: true }, { status: 429, type: 'ThrottlingException' }] as const) {
+    service.standIn.fault({ operation: 'InvokeModel', ...fault, times: 'always' });
+    expect(await cellOf({ models: [NOVA], probes: ['invalid-body'] })).toMatchObject({
+      verdict: 'model-not-available-to-account',
+      probe: 'GetFoundationModelAvailability',
+    });
+  }
+});
+
 test.each([
   ['invalid-body', {}],
   ['paid', { consent: true }],
@@ -346,7 +369,8 @@ test('the returned policy allows exactly what was asked, provisioned models and 
   allowOnly(parsePolicy(JSON.stringify(policy)));
   const { cells } = await report({ models: [...models, 'amazon.nova-pro-v1:0'], probes: ['invalid-body'] });
   expect(cells.map(({ verdict }) => verdict)).toEqual([...models.map(() => 'allowed'), 'denied-by-iam']);
-  expect(cells.flatMap(({ checks }) => checks).filter(({ outcome }) => outcome !== 'ok')).toEqual([]);
+  const free = cells.flatMap(({ checks }) => checks).filter(({ probe }) => probe !== 'invalid-body');
+  expect(free.filter(({ outcome }) => outcome !== 'ok')).toEqual([]);
 });
 
 test('another’s credential and one that nobody has are the same 404', async () => {

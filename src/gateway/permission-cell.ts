@@ -146,7 +146,7 @@ function better(found: Finding | undefined, before: Finding): Finding {
 }
 
 const UNDECIDED: Finding = { verdict: 'unknown', probe: 'identifier', certainty: 'none', why: '' };
-const OUT_OF_TIME: Finding = {
+export const OUT_OF_TIME: Finding = {
   ...UNDECIDED,
   why: 'The time of the test was up before this could be found out. Ask about fewer models and regions.',
 };

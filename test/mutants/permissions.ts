@@ -112,9 +112,25 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A permission test is on record.',
     file: TEST,
-    find: '    await this.#record(ask, home, regions);',
-    replace: '    if (regions.length === 0) await this.#record(ask, home, regions);',
+    find: '    await this.#record(ask);',
+    replace: '    if (ask.regions.length > 5) await this.#record(ask);',
     test: MATRIX,
+  },
+  {
+    name: 'A permission test is on record before its credential is opened.',
+    file: TEST,
+    find: `    await this.#record(ask);
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });`,
+    replace: `    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    await this.#record(ask);`,
+    test: 'test/unit/permission-test.test.ts',
+  },
+  {
+    name: 'STS keeps no permission test waiting beyond its time.',
+    file: TEST,
+    find: 'const who = await unlessAborted(signal, this.#whoIs(home), nobodyKnown(home));',
+    replace: 'const who = await this.#whoIs(home); void nobodyKnown;',
+    test: 'test/unit/permission-test.test.ts',
   },
   {
     name: "A permission test tells nothing of the service's own account.",

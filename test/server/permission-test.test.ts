@@ -142,6 +142,16 @@ test('the order of the questions is the cheapest first, and the test is on recor
   ).toContainEqual(['permissions.tested', `credential/${merchant.credentialId}`]);
 });
 
+test('keys that AWS refuses as soon as it is asked whose they are leave their event', async () => {
+  service.standIn.addAccessKey({ ...AWS.merchantADirect, state: 'deactivated' });
+  const refused = await ask({ models: [NOVA], regions: ['us-east-1'], ...directFields() });
+  service.standIn.addAccessKey(AWS.merchantADirect);
+  expect([refused.status, refused.json['code']]).toEqual([422, 'credential.refused_by_aws']);
+  expect(operations()).toEqual(['GetCallerIdentity']);
+  const { items } = (await merchant.get('/audit?limit=1')).json as { items: object[] };
+  expect(items).toMatchObject([{ action: 'permissions.tested', resource: 'direct' }]);
+});
+
 test('allowed: likely by an invalid body, which runs nothing and leaves no row', async () => {
   const before = await rows();
   const cell = await cellOf({ models: [NOVA], probes: ['invalid-body'] });

@@ -12,8 +12,8 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A policy lets models behind a profile be called through the profile only.',
     file: POLICY,
-    find: "        ArnEquals: { 'bedrock:InferenceProfileArn': sorted(profileArns) },",
-    replace: "        ArnEquals: { 'bedrock:InferenceProfileArn': ['*', ...profileArns.slice(0, 0)] },",
+    find: "        ArnLike: { 'bedrock:InferenceProfileArn': sorted(profiles) },",
+    replace: "        ArnLike: { 'bedrock:InferenceProfileArn': ['*', ...profiles.slice(0, 0)] },",
     test: ['test/unit/policy.test.ts', AUTHORIZER],
   },
   {
@@ -43,6 +43,27 @@ export const PERMISSIONS: readonly Mutant[] = [
     find: 'if (!legal || (isProfile(target) && !target.modelArns.every(isModelArn))) throw invalid();',
     replace: 'if (isProfile(target) && !target.modelArns.every(isModelArn)) throw invalid();',
     test: 'test/unit/policy.test.ts',
+  },
+  {
+    name: 'The policy of a role lets the tokens of no other models be counted.',
+    file: 'src/gateway/role-policy.ts',
+    find: "counted: arn.includes(':foundation-model/') ? [arn] : [] };",
+    replace: "counted: [arn.replace(/[^/]*$/, '*')] };",
+    test: 'test/unit/role-kits.test.ts',
+  },
+  {
+    name: 'A role gets no policy that IAM would refuse for its length.',
+    file: 'src/gateway/role-kits.ts',
+    find: 'if (size <= INLINE_POLICIES_MAX) return policy;',
+    replace: 'if (size > 0) return policy;',
+    test: 'test/unit/role-kits.test.ts',
+  },
+  {
+    name: 'What begins a template of HCL is text in a document.',
+    file: 'src/credentials/role-templates.ts',
+    find: "() => '$${'",
+    replace: "'$${'",
+    test: 'test/unit/role-kits.test.ts',
   },
   {
     name: 'That tokens may be counted is not taken for the right to call the model.',

@@ -143,6 +143,7 @@ test('the order of the questions is the cheapest first, and the test is on recor
 });
 
 test('keys that AWS refuses as soon as it is asked whose they are leave their event', async () => {
+  service.standIn.forget();
   service.standIn.addAccessKey({ ...AWS.merchantADirect, state: 'deactivated' });
   const refused = await ask({ models: [NOVA], regions: ['us-east-1'], ...directFields() });
   service.standIn.addAccessKey(AWS.merchantADirect);
@@ -407,6 +408,8 @@ test('direct keys work like stored ones; the account of the service is not told 
   const { cells, policy, principal } = answer.json as unknown as Report;
   expect(cells.map(({ verdict }) => verdict)).toEqual(['denied-by-iam', 'denied-by-iam']);
   expect([policy, principal]).toEqual([null, null]);
+  // The number is no secret: every answer to a call has it.
+  expect(answer.json['accountId']).toBe(AWS.serviceDefault.accountId);
   expect(answer.text).not.toContain(AWS.serviceDefault.arn);
   expect(answer.text).not.toContain(':inference-profile/');
 });

@@ -108,7 +108,7 @@ describe('the body of a refusal', () => {
   });
 
   test.each(['AccessDeniedException', 'ValidationException'])(
-    'tells nothing of the service’s own account (%s)',
+    'tells no ARN of the service’s own account (%s)',
     (type) => {
       const { body, refusal } = refusalOf(`${DENIED} in 111122223333`, type);
       const own = { ...CALL, source: 'service-default' } as const;
@@ -117,4 +117,11 @@ describe('the body of a refusal', () => {
       expect(told + serviceErrorOf(refusal, own).detail).not.toMatch(/111122223333|assumed-role/);
     },
   );
+
+  test('of the service’s own account tells the number of the account, as every answer does', () => {
+    const { body, refusal } = refusalOf('Account 111122223333 has reached its limit.', 'ValidationException');
+    const own = { ...CALL, source: 'service-default' } as const;
+    expect(explainedBody(body, refusal, own)).toBe(body);
+    expect(serviceErrorOf(refusal, own).detail).toContain('111122223333');
+  });
 });

@@ -101,7 +101,7 @@ export function howToAllow(denial: AccessDenial): string {
     case 'explicit-deny':
       return `${capital(denial.policy ?? 'a policy')} denies ${who} the action ${what}: allowing it elsewhere does not help. Have the denial taken out.`;
     case 'guard-rail':
-      return `The ${denial.policy ?? 'policy'} that limits ${who} must allow the action ${what} as well; a policy of its own is not enough.${denial.policy === OURS ? OF_THIS_SERVICE : ''}`;
+      return `The ${denial.policy ?? 'policy'} that limits ${who} must allow the action ${what} as well; a policy of its own is not enough.${whoseGuardRail(denial)}`;
     case 'model-access':
       return `The AWS account has no access to this model. Request it in the Bedrock console (model access), or accept its offer in AWS Marketplace.`;
     case 'unsaid':
@@ -110,9 +110,12 @@ export function howToAllow(denial: AccessDenial): string {
 }
 
 /** The sessions of a role that we assume have a policy of ours; keys that came as a session may have one of their owner's. */
-const OURS = 'session policy';
-const OF_THIS_SERVICE =
-  " For a role that this service assumes, that policy is the service's: tell the operator.";
+function whoseGuardRail({ policy }: AccessDenial): string {
+  return policy === 'session policy'
+    ? " For a role that this service assumes, that policy is the service's: tell the operator."
+    : '';
+}
+
 const WHOLE_POLICY = 'POST …/permissions/test returns the whole policy for a model.';
 
 function capital(text: string): string {

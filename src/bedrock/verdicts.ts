@@ -79,15 +79,7 @@ export function findingOfCall(
   const { kind, why } = failure;
   switch (kind) {
     case 'denied':
-      return {
-        verdict: 'denied-by-iam',
-        probe,
-        // What AWS puts in words of its own it may have found elsewhere than in a policy.
-        certainty: failure.denial?.by === 'unsaid' ? 'likely' : 'proven',
-        why: `AWS denied the call. ${why}`,
-        ...(failure.denial && { fix: howToAllow(failure.denial) }),
-        denied: deniedOf(failure, statements),
-      };
+      return findingOfDenial(probe, failure, statements);
     case 'model-access':
       return {
         verdict: 'model-not-available-to-account',
@@ -101,14 +93,29 @@ export function findingOfCall(
     case 'credential-broken':
       return brokenCredential(probe, why);
     case 'not-found':
-      return NOT_OPENED.test(why)
-        ? { verdict: 'model-not-available-to-account', probe, certainty: 'likely', why, fix: OPEN_IT }
-        : noSuchModel(probe, why);
+      return findingOfNotFound(probe, why);
     case 'invalid':
       return findingOfValidation(probe, why);
     case 'failed':
       return { verdict: 'unknown', probe, certainty: 'none', why };
   }
+}
+
+function findingOfDenial(
+  probe: Probe,
+  failure: ProbeFailure,
+  statements: readonly PolicyStatement[] | undefined,
+): Finding {
+  const { denial, why } = failure;
+  return {
+    verdict: 'denied-by-iam',
+    probe,
+    // What AWS puts in words of its own it may have found elsewhere than in a policy.
+    certainty: denial?.by === 'unsaid' ? 'likely' : 'proven',
+    why: `AWS denied the call. ${why}`,
+    ...(denial && { fix: howToAllow(denial) }),
+    denied: deniedOf(failure, statements),
+  };
 }
 
 export const MODEL_ACCESS =
@@ -125,6 +132,12 @@ const ABOUT_THE_BODY = /malformed|\b(json|schema|body|parse|field required)\b/i;
 const ON_DEMAND = /on-demand throughput isn.t supported/i;
 const AFTER_PERMISSION =
   'AWS looked at the body and refused it, which it is known to do only after it allowed the call; AWS does not promise that order. It holds for bedrock:InvokeModel; streams need bedrock:InvokeModelWithResponseStream as well.';
+
+function findingOfNotFound(probe: Probe, why: string): Finding {
+  return NOT_OPENED.test(why)
+    ? { verdict: 'model-not-available-to-account', probe, certainty: 'likely', why, fix: OPEN_IT }
+    : noSuchModel(probe, why);
+}
 
 function findingOfValidation(probe: 'invalid-body' | 'paid', why: string): Finding {
   if (ON_DEMAND.test(why)) {

@@ -105,7 +105,7 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A denial that AWS does not explain is no proof about policies.',
     file: 'src/bedrock/verdicts.ts',
-    find: "certainty: failure.denial?.by === 'unsaid' ? 'likely' : 'proven',",
+    find: "certainty: denial?.by === 'unsaid' ? 'likely' : 'proven',",
     replace: "certainty: 'proven',",
     test: 'test/unit/verdicts.test.ts',
   },

@@ -21,7 +21,7 @@ export interface AccessDenial {
   policy?: string;
 }
 
-/** What must be added to the principal's policy. */
+/** What must be added to the policy that is silent: the principal's, or the guard rail's. */
 export interface MissingStatement {
   Effect: 'Allow';
   Action: string[];
@@ -39,7 +39,9 @@ export interface DeniedCall {
 
 const IAM =
   /^User: (arn:[^\s]{1,512}) is not authorized to perform: ([a-z0-9-]{1,64}:[A-Za-z*]{1,128})(?: on resource: (arn:[^\s]{1,1024}|\*))?([^]{0,512})/;
-const MODEL_ACCESS = /don.t have access to the model|model access is denied|not subscribed|marketplace/i;
+/** Source: knowledge center of AWS, "bedrock-invokemodel-api-error", under model access. */
+const MODEL_ACCESS =
+  /don.t have access to the model|model access is denied|your account is not authorized|not subscribed|marketplace/i;
 const EXPLICIT = / with an explicit deny in (an? [a-z -]{3,64})/;
 const NO_POLICY = / because no ([a-zA-Z -]{3,64}?) allows/;
 /** Adding to a policy of the identity does not help where one of these is silent. */
@@ -99,12 +101,19 @@ export function howToAllow(denial: AccessDenial): string {
     case 'explicit-deny':
       return `${capital(denial.policy ?? 'a policy')} denies ${who} the action ${what}: allowing it elsewhere does not help. Have the denial taken out.`;
     case 'guard-rail':
-      return `The ${denial.policy ?? 'policy'} that limits ${who} must allow the action ${what} as well; a policy of its own is not enough.`;
+      return `The ${denial.policy ?? 'policy'} that limits ${who} must allow the action ${what} as well; a policy of its own is not enough.${whoseGuardRail(denial)}`;
     case 'model-access':
       return `The AWS account has no access to this model. Request it in the Bedrock console (model access), or accept its offer in AWS Marketplace.`;
     case 'unsaid':
       return `AWS does not say what is missing. The call needs ${what}, and for an inference profile the same on every model behind it. ${WHOLE_POLICY}`;
   }
+}
+
+/** The sessions of a role that we assume have a policy of ours; keys that came as a session may have one of their owner's. */
+function whoseGuardRail({ policy }: AccessDenial): string {
+  return policy === 'session policy'
+    ? " For a role that this service assumes, that policy is the service's: tell the operator."
+    : '';
 }
 
 const WHOLE_POLICY = 'POST …/permissions/test returns the whole policy for a model.';

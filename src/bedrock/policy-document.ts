@@ -1,4 +1,7 @@
-/** An IAM policy as JSON, of the parts that we write: Allow only, no wildcards but `*` for actions that know no resource. */
+/**
+ * An IAM policy as JSON, of the parts that we write: Allow only, no wildcards but `*` for actions that know no resource. A role that is yet to
+ * be made has more: its account is not known (gateway/role-policy.ts).
+ */
 export interface PolicyDocument {
   Version: '2012-10-17';
   Statement: PolicyStatement[];
@@ -10,7 +13,7 @@ export interface PolicyStatement {
   Action: IamAction[];
   Resource: string[];
   /** The profiles through which alone the models of `Resource` may be called. */
-  Condition?: { ArnEquals: { 'bedrock:InferenceProfileArn': string[] } };
+  Condition?: { ArnLike: { 'bedrock:InferenceProfileArn': string[] } };
 }
 
 /**
@@ -31,9 +34,9 @@ export const IAM_ACTIONS = [
 ] as const;
 export type IamAction = (typeof IAM_ACTIONS)[number];
 
-/** Characters that IAM allows, white space not counted: of a managed policy, and of the policy of a session (AssumeRole). */
+/** Characters that IAM allows, white space not counted: of a managed policy, and of all that stand in a role itself. */
 export const MANAGED_POLICY_MAX = 6_144;
-export const SESSION_POLICY_MAX = 2_048;
+export const INLINE_POLICIES_MAX = 10_240;
 
 /** Characters as IAM counts them: without white space. */
 export function policySize(policy: PolicyDocument): number {

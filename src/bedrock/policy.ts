@@ -37,7 +37,7 @@ const OWNED: ReadonlySet<string> = new Set([
 /**
  * The IAM policy that lets a principal do exactly `uses` with `targets`, and nothing else. Models behind a profile are allowed through these
  * profiles only; one statement names all of them, which allows no more than one for each would, since AWS decides what a profile runs.
- * Without wildcards, so it may be long: compare `policySize` with MANAGED_POLICY_MAX, or with SESSION_POLICY_MAX for AssumeRole.
+ * Without wildcards, so it may be long: compare `policySize` with MANAGED_POLICY_MAX.
  * The same targets in any order make the same document.
  * @throws ServiceError model.id_invalid for an id or ARN that is none: what stands in a policy must not be a pattern.
  */
@@ -46,23 +46,45 @@ export function leastPrivilegePolicy(ask: {
   uses: readonly PolicyUse[];
 }): PolicyDocument {
   const targets = ask.targets.map(checked);
-  const uses = new Set(ask.uses);
-  const invoking = INVOKING.filter(([use]) => uses.has(use)).map(([, action]) => action);
   const profiles = targets.filter(isProfile);
-  const profileArns = profiles.map(({ arn }) => arn);
+  const parts = {
+    models: targets.flatMap(ownResource),
+    profiles: profiles.map(({ arn }) => arn),
+    behind: profiles.flatMap(modelsBehind),
+    counted: targets.flatMap(countedModels),
+  };
+  return policyOf(parts, ask.uses);
+}
+
+/** ARNs that a policy is to allow. Here they may be patterns: whoever may not have any checks them before. */
+export interface PolicyParts {
+  /** What calls name directly, profiles left out. */
+  models: readonly string[];
+  profiles: readonly string[];
+  /** What may be called through `profiles` only. */
+  behind: readonly string[];
+  /** Models whose tokens may be counted. */
+  counted: readonly string[];
+}
+
+/** The one form of all our policies. */
+export function policyOf(parts: PolicyParts, asked: readonly PolicyUse[]): PolicyDocument {
+  const { models, profiles, behind, counted } = parts;
+  const uses = new Set(asked);
+  const invoking = INVOKING.filter(([use]) => uses.has(use)).map(([, action]) => action);
+  const any = models.length + profiles.length > 0;
   return {
     Version: '2012-10-17',
     Statement: [
-      ...statement('Models', invoking, targets.flatMap(ownResource)),
-      ...statement('Profiles', invoking, profileArns),
-      ...statement('ModelsBehindProfilesOnly', invoking, profiles.flatMap(modelsBehind), {
-        ArnEquals: { 'bedrock:InferenceProfileArn': sorted(profileArns) },
+      ...statement('Models', invoking, models),
+      ...statement('Profiles', invoking, profiles),
+      // IAM takes ArnLike and ArnEquals for the same.
+      ...statement('ModelsBehindProfilesOnly', invoking, behind, {
+        ArnLike: { 'bedrock:InferenceProfileArn': sorted(profiles) },
       }),
-      ...(uses.has('count-tokens')
-        ? statement('CountTokens', ['bedrock:CountTokens'], targets.flatMap(countedModels))
-        : []),
-      ...(uses.has('describe') ? targetDescriptions(targets) : []),
-      ...(uses.has('discover') && targets.length > 0 ? statement('Discover', DISCOVER, ['*']) : []),
+      ...(uses.has('count-tokens') ? statement('CountTokens', ['bedrock:CountTokens'], counted) : []),
+      ...(uses.has('describe') ? descriptions(models, profiles) : []),
+      ...(uses.has('discover') && any ? statement('Discover', DISCOVER, ['*']) : []),
       ...(uses.has('bearer') ? statement('ApiKey', ['bedrock:CallWithBearerToken'], ['*']) : []),
     ],
   };
@@ -160,17 +182,12 @@ function countedModels(target: PolicyTarget): string[] {
   return target.modelArns.map((arn) => foundationModelArn(partsOf(arn).name, region, partition));
 }
 
-function targetDescriptions(targets: readonly PolicyTarget[]): PolicyStatement[] {
-  const models = targets.filter(({ kind }) => kind === 'foundation-model').flatMap(ownResource);
-  const provisioned = targets.flatMap(ownResource).filter((arn) => arn.includes(':provisioned-model/'));
+function descriptions(models: readonly string[], profiles: readonly string[]): PolicyStatement[] {
+  const of = (kind: string) => models.filter((arn) => arn.includes(`:${kind}/`));
   return [
-    ...statement('DescribeModels', ['bedrock:GetFoundationModel'], models),
-    ...statement(
-      'DescribeProfiles',
-      ['bedrock:GetInferenceProfile'],
-      targets.filter(isProfile).map(({ arn }) => arn),
-    ),
-    ...statement('DescribeProvisioned', ['bedrock:GetProvisionedModelThroughput'], provisioned),
+    ...statement('DescribeModels', ['bedrock:GetFoundationModel'], of('foundation-model')),
+    ...statement('DescribeProfiles', ['bedrock:GetInferenceProfile'], profiles),
+    ...statement('DescribeProvisioned', ['bedrock:GetProvisionedModelThroughput'], of('provisioned-model')),
   ];
 }
 

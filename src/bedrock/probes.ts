@@ -21,7 +21,7 @@ export type Probe = (typeof PROBES)[number];
 export type Probed<T> = { answer: T } | { failure: ProbeFailure };
 
 export interface ProbeFailure {
-  kind: 'denied' | 'model-access' | 'throttled' | 'credential-broken' | 'invalid' | 'failed';
+  kind: 'denied' | 'model-access' | 'throttled' | 'credential-broken' | 'not-found' | 'invalid' | 'failed';
   /** Safe to show to the owner of the account: AWS's own words. */
   why: string;
   denial?: AccessDenial;
@@ -62,8 +62,8 @@ export function failureOf(refusal: AwsRefusal, action: string): ProbeFailure {
     return { kind: denial.by === 'model-access' ? 'model-access' : 'denied', why, denial };
   }
   if (awsFailure(type)?.code === 'upstream.throttled' || status === 429) return { kind: 'throttled', why };
-  const invalid = type === 'ValidationException' || type === 'ResourceNotFoundException';
-  return { kind: invalid ? 'invalid' : 'failed', why };
+  if (type === 'ResourceNotFoundException') return { kind: 'not-found', why };
+  return { kind: type === 'ValidationException' ? 'invalid' : 'failed', why };
 }
 
 /** For everything that is no answer of AWS. */

@@ -40,7 +40,10 @@ export interface Denied {
   action: string;
   resource?: string;
   principal?: string;
-  /** To add to the principal's policy: everything that the call needs, also what AWS would name only after the first is allowed. */
+  /**
+   * To add to the policy that is silent, the principal's or the guard rail's: everything that the call needs, also what AWS would name only
+   * after the first is allowed.
+   */
   statements?: readonly (PolicyStatement | MissingStatement)[];
 }
 
@@ -76,14 +79,7 @@ export function findingOfCall(
   const { kind, why } = failure;
   switch (kind) {
     case 'denied':
-      return {
-        verdict: 'denied-by-iam',
-        probe,
-        certainty: 'proven',
-        why: `AWS denied the call. ${why}`,
-        ...(failure.denial && { fix: howToAllow(failure.denial) }),
-        denied: deniedOf(failure, statements),
-      };
+      return findingOfDenial(probe, failure, statements);
     case 'model-access':
       return {
         verdict: 'model-not-available-to-account',
@@ -96,6 +92,8 @@ export function findingOfCall(
       return throttled(probe, why);
     case 'credential-broken':
       return brokenCredential(probe, why);
+    case 'not-found':
+      return findingOfNotFound(probe, why);
     case 'invalid':
       return findingOfValidation(probe, why);
     case 'failed':
@@ -103,14 +101,43 @@ export function findingOfCall(
   }
 }
 
+function findingOfDenial(
+  probe: Probe,
+  failure: ProbeFailure,
+  statements: readonly PolicyStatement[] | undefined,
+): Finding {
+  const { denial, why } = failure;
+  return {
+    verdict: 'denied-by-iam',
+    probe,
+    // What AWS puts in words of its own it may have found elsewhere than in a policy.
+    certainty: denial?.by === 'unsaid' ? 'likely' : 'proven',
+    why: `AWS denied the call. ${why}`,
+    ...(denial && { fix: howToAllow(denial) }),
+    denied: deniedOf(failure, statements),
+  };
+}
+
 export const MODEL_ACCESS =
   'Request access to the model in the Bedrock console of this account, and accept its agreement; AWS Marketplace models need aws-marketplace:Subscribe once.';
 
+/** Messages of ResourceNotFoundException where the model is there, but not for this account. Source: as users report them. */
+const NOT_OPENED = /legacy|use case/i;
+const OPEN_IT =
+  "Do what AWS says: fill in the provider's form about your use case in the Bedrock console, or name another model than one that its provider ends.";
 /** Messages of ValidationException that are about the model and not about the body. Source: answers of InvokeModel as users report them. */
 const NO_SUCH_MODEL = /model identifier is invalid|end of its life|could not resolve the foundation model/i;
+/** Those that are about the body. Any other may have come before permissions were looked at ("Operation not allowed"). */
+const ABOUT_THE_BODY = /malformed|\b(json|schema|body|parse|field required)\b/i;
 const ON_DEMAND = /on-demand throughput isn.t supported/i;
 const AFTER_PERMISSION =
   'AWS looked at the body and refused it, which it is known to do only after it allowed the call; AWS does not promise that order. It holds for bedrock:InvokeModel; streams need bedrock:InvokeModelWithResponseStream as well.';
+
+function findingOfNotFound(probe: Probe, why: string): Finding {
+  return NOT_OPENED.test(why)
+    ? { verdict: 'model-not-available-to-account', probe, certainty: 'likely', why, fix: OPEN_IT }
+    : noSuchModel(probe, why);
+}
 
 function findingOfValidation(probe: 'invalid-body' | 'paid', why: string): Finding {
   if (ON_DEMAND.test(why)) {
@@ -118,11 +145,15 @@ function findingOfValidation(probe: 'invalid-body' | 'paid', why: string): Findi
       'Name an inference profile that contains the model; GET /inference-profiles of AWS lists them.';
     return { verdict: 'needs-inference-profile', probe, certainty: 'proven', why, fix };
   }
-  if (NO_SUCH_MODEL.test(why)) {
-    const fix = 'Check the id, and in which regions AWS offers the model.';
-    return { verdict: 'not-in-this-region', probe, certainty: 'likely', why, fix };
-  }
-  return { verdict: 'allowed', probe, certainty: 'likely', why: `${AFTER_PERMISSION} ${why}` };
+  if (NO_SUCH_MODEL.test(why)) return noSuchModel(probe, why);
+  return ABOUT_THE_BODY.test(why)
+    ? { verdict: 'allowed', probe, certainty: 'likely', why: `${AFTER_PERMISSION} ${why}` }
+    : { verdict: 'unknown', probe, certainty: 'none', why };
+}
+
+function noSuchModel(probe: Probe, why: string): Finding {
+  const fix = 'Check the id, and in which regions AWS offers the model.';
+  return { verdict: 'not-in-this-region', probe, certainty: 'likely', why, fix };
 }
 
 function throttled(probe: Probe, why: string): Finding {

@@ -59,9 +59,12 @@ Outputs:
 `;
 }
 
-/** JSON is an HCL expression too, once the marks that begin its templates are doubled. */
+/** JSON is an HCL expression too, once the marks that begin its templates are doubled. In the text of a replacement `$$` would be one `$`. */
 function hcl(document: PolicyDocument): string {
-  return indented(pretty(document), 2).trimStart().replaceAll('${', '$${').replaceAll('%{', '%%{');
+  return indented(pretty(document), 2)
+    .trimStart()
+    .replaceAll('${', () => '$${')
+    .replaceAll('%{', '%%{');
 }
 
 function pretty(value: object): string {

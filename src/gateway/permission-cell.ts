@@ -1,10 +1,18 @@
 import type { BedrockModels } from '../bedrock/models-aws.ts';
+import type { Standing } from '../bedrock/model-standing.ts';
 import { leastPrivilegePolicy } from '../bedrock/policy.ts';
 import type { PolicyStatement } from '../bedrock/policy-document.ts';
 import type { PolicyTarget, PolicyUse } from '../bedrock/policy.ts';
 import type { BedrockProbes } from '../bedrock/probes-aws.ts';
 import type { ModelAvailability, Probe, Probed } from '../bedrock/probes.ts';
-import { brokenCredential, deniedOf, findingOfQuestion, isFinal, MODEL_ACCESS } from '../bedrock/verdicts.ts';
+import {
+  brokenCredential,
+  deniedOf,
+  findingOfCall,
+  findingOfQuestion,
+  isFinal,
+  MODEL_ACCESS,
+} from '../bedrock/verdicts.ts';
 import type { Check, Finding } from '../bedrock/verdicts.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { Cell, CellAsk } from './permission-ask.ts';
@@ -36,7 +44,7 @@ export class PermissionCell {
         finding = finding === UNDECIDED ? OUT_OF_TIME : finding;
         break;
       }
-      finding = (await step(asked, checks)) ?? finding;
+      finding = better(await step(asked, checks), finding);
       if (isFinal(finding)) break;
     }
     if (finding === UNDECIDED) finding = undecided(asked, checks, ask.probes.length > 0);
@@ -91,22 +99,54 @@ export class PermissionCell {
       : undefined;
   };
 
-  readonly #invalidBody: Step = ({ ask, model, resolved, standing, signal }) =>
-    this.#parts.runtime.invalidBody(
-      { merchantId: ask.merchant.id, resolved, modelId: model.id, signal },
-      statementsFor(standing.target, 'invoke'),
-    );
+  readonly #invalidBody: Step = async ({ ask, model, resolved, standing, signal }, checks) => {
+    const question = { merchantId: ask.merchant.id, resolved, modelId: model.id, signal };
+    const probed = await this.#parts.runtime.invalidBody(question);
+    return called('invalid-body', probed, standing, checks);
+  };
 
-  readonly #paid: Step = ({ ask, model, resolved, standing, signal }) =>
-    this.#parts.runtime.paid(ask, model.id, {
-      region: resolved.region,
-      statements: statementsFor(standing.target, 'invoke'),
-      signal,
-    });
+  readonly #paid: Step = async ({ ask, model, resolved: { region }, standing, signal }, checks) => {
+    const { probed, callId } = await this.#parts.runtime.paid(ask, { modelId: model.id, region, signal });
+    return { ...called('paid', probed, standing, checks), ...(callId !== undefined && { callId }) };
+  };
+}
+
+const ANSWERED = {
+  'invalid-body': 'AWS answered a body that is no request as if it were one.',
+  paid: 'AWS answered a call of one token. That proves bedrock:InvokeModel; streams need bedrock:InvokeModelWithResponseStream as well.',
+};
+
+/** A call of the model: its answer is a check, and a finding. */
+function called(
+  probe: 'invalid-body' | 'paid',
+  probed: Probed<unknown>,
+  { target }: Standing,
+  checks: Check[],
+): Finding {
+  const statements = statementsFor(target, 'invoke');
+  const why = ANSWERED[probe];
+  checks.push(
+    checkOf(
+      probe,
+      probed,
+      () => why,
+      () => statements,
+    ),
+  );
+  return 'failure' in probed
+    ? findingOfCall(probe, probed.failure, statements)
+    : { verdict: 'allowed', probe, certainty: 'proven', why };
+}
+
+/** A question that came to nothing takes nothing back: the answer to one before it stands. */
+function better(found: Finding | undefined, before: Finding): Finding {
+  if (found === undefined) return before;
+  const nothing = found.verdict === 'unknown' || found.verdict === 'throttled';
+  return nothing && before.verdict !== 'unknown' ? before : found;
 }
 
 const UNDECIDED: Finding = { verdict: 'unknown', probe: 'identifier', certainty: 'none', why: '' };
-const OUT_OF_TIME: Finding = {
+export const OUT_OF_TIME: Finding = {
   ...UNDECIDED,
   why: 'The time of the test was up before this could be found out. Ask about fewer models and regions.',
 };

@@ -1,13 +1,13 @@
 import type { Check, Finding } from '../bedrock/verdicts.ts';
 import type { PermissionReport } from './permission-ask.ts';
 
-/** What tells who somebody is at AWS: an ARN, or an account's number. */
-const OF_AN_ACCOUNT = /arn:|\b\d{12}\b/;
+/** What tells who somebody is in an account. The account's number is no secret: every answer has it (x-bedrock-credential-account). */
+const OF_AN_ACCOUNT = /arn:/;
 const FIX = 'Ask the operator, whose account it is, or name a credential of your own.';
 
 /**
- * The report of a test with the service's own account, for a merchant: what works and what does not, and nothing of whose account that is.
- * A policy would be the operator's to change.
+ * The report of a test with the service's own account, for a merchant: what works and what does not, and the account's number, but not who calls
+ * there. A policy would be the operator's to change.
  */
 export function withoutTheServicesAccount(report: PermissionReport): PermissionReport {
   return {

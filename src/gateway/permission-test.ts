@@ -13,10 +13,11 @@ import { ServiceError } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import { AtMost } from './at-most.ts';
 import type { Cell, PermissionAsk, PermissionReport } from './permission-ask.ts';
-import { checkOf } from './permission-cell.ts';
+import { checkOf, OUT_OF_TIME } from './permission-cell.ts';
 import type { PermissionCell } from './permission-cell.ts';
 import { policyOf } from './permission-policy.ts';
 import { withoutTheServicesAccount } from './permission-redaction.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 export interface PermissionTestParts {
   resolver: Pick<CredentialResolver, 'resolve'>;
@@ -24,7 +25,7 @@ export interface PermissionTestParts {
   probes: BedrockProbes;
   cell: Pick<PermissionCell, 'test'>;
   audit: Pick<AuditStore, 'append'>;
-  /** For the whole test; what is not known by then is said to be so. Milliseconds. */
+  /** For the whole test, from its beginning; what is not known by then is said to be so. Milliseconds. */
   totalMs: number;
 }
 
@@ -46,6 +47,13 @@ interface Survey {
   gate: AtMost;
 }
 
+/** Whom AWS says the credential is. */
+interface Who {
+  identity?: AwsIdentity;
+  broken?: Finding;
+  checks: RegionalCheck[];
+}
+
 interface Surveyed {
   checks: RegionalCheck[];
   cells: Cell[];
@@ -62,7 +70,7 @@ export class PermissionTest {
   }
 
   /**
-   * Recorded before anything is asked. Free of charge but for the probe `paid`.
+   * Recorded before AWS is asked anything, to open the credential included, which alone may outlast the time of the test. Free of charge but for the probe `paid`.
    * @throws ServiceError of resolving; model.id_invalid; limit.rate_exceeded while two tests of this merchant run; ledger.unavailable. What AWS
    *   does not answer is no error but a finding.
    */
@@ -82,12 +90,12 @@ export class PermissionTest {
   }
 
   async #run(ask: PermissionAsk, models: readonly ModelRef[]): Promise<PermissionReport> {
-    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
-    const regions = ask.regions.length === 0 ? [home.region] : [...new Set(ask.regions)];
-    await this.#record(ask, home, regions);
     const timeUp = AbortSignal.timeout(this.#parts.totalMs);
     const signal = AbortSignal.any([timeUp, ask.callerGone]);
-    const who = await this.#whoIs(home);
+    await this.#record(ask);
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    const regions = ask.regions.length === 0 ? [home.region] : [...new Set(ask.regions)];
+    const who = await unlessAborted(signal, this.#whoIs(home), nobodyKnown(home));
     const gate = new AtMost(CELLS_AT_A_TIME);
     const surveys = await Promise.all(
       regions.map((region) => this.#region(ask, region, { models, home, broken: who.broken, signal, gate })),
@@ -108,22 +116,26 @@ export class PermissionTest {
     return home.source === 'service-default' ? withoutTheServicesAccount(report) : report;
   }
 
-  #record(ask: PermissionAsk, home: ResolvedCredential, regions: readonly string[]): Promise<void> {
-    return this.#parts.audit.append(ask.merchant.id, {
-      actor: ask.actor.subject,
+  /** By what the request names: to open the credential may be to ask AWS. */
+  #record({ actor, choice, merchant, models, regions, probes }: PermissionAsk): Promise<void> {
+    const credentialId =
+      choice.kind === 'merchant-default'
+        ? merchant.defaultCredentialId
+        : choice.kind === 'stored'
+          ? choice.credentialId
+          : undefined;
+    const source = choice.kind === 'merchant-default' ? 'stored' : choice.kind;
+    return this.#parts.audit.append(merchant.id, {
+      actor: actor.subject,
       action: 'permissions.tested',
-      resource: home.credentialId === undefined ? home.source : `credential/${home.credentialId}`,
+      resource: credentialId === undefined ? source : `credential/${credentialId}`,
       outcome: 'allowed',
-      requestId: ask.actor.requestId,
-      body: { source: home.source, models: ask.models.length, regions, probes: ask.probes },
+      requestId: actor.requestId,
+      body: { source, models: models.length, regions, probes },
     });
   }
 
-  async #whoIs({ credential, region, accountId }: ResolvedCredential): Promise<{
-    identity?: AwsIdentity;
-    broken?: Finding;
-    checks: RegionalCheck[];
-  }> {
+  async #whoIs({ credential, region, accountId }: ResolvedCredential): Promise<Who> {
     // STS does not know Bedrock's API keys; whether one works shows when it is first used.
     if (credential.kind === 'bedrock-api-key') return { checks: [] };
     const probe = 'GetCallerIdentity';
@@ -149,7 +161,7 @@ export class PermissionTest {
     const same = (finding: Finding) =>
       models.map(({ id }) => ({ modelId: id, region, ...finding, checks: [] }));
     if (about.broken !== undefined) return { checks: [], cells: same(about.broken), standings: [] };
-    const resolved = await this.#inRegion(ask, about.home, region);
+    const resolved = await unlessAborted(signal, this.#inRegion(ask, about.home, region), OUT_OF_TIME);
     if ('verdict' in resolved) return { checks: [], cells: same(resolved), standings: [] };
     const { listings, broken, checks } = await this.#survey(resolved, signal);
     if (broken !== undefined) return { checks, cells: same(broken), standings: [] };
@@ -211,6 +223,10 @@ function parsed(modelId: string, index: number): ModelRef {
     const problems = [`models.${String(index)}: ${error.detail}`];
     throw new ServiceError('model.id_invalid', 'One of the models is no model id and no ARN.', { problems });
   }
+}
+
+function nobodyKnown({ region }: ResolvedCredential): Who {
+  return { checks: [{ probe: 'GetCallerIdentity', outcome: 'failed', why: OUT_OF_TIME.why, region }] };
 }
 
 function tooMany(): ServiceError {

@@ -1,22 +1,27 @@
 import { classifyReply } from '../bedrock/aws-errors.ts';
-import type { PolicyStatement } from '../bedrock/policy-document.ts';
 import { failureOf, unanswered } from '../bedrock/probes.ts';
 import type { Probed } from '../bedrock/probes.ts';
 import type { RuntimeCall, RuntimeReply } from '../bedrock/runtime.ts';
-import { findingOfCall } from '../bedrock/verdicts.ts';
-import type { Finding } from '../bedrock/verdicts.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import type { PaidCall, PaidReply } from './paid-call.ts';
 import type { PermissionAsk } from './permission-ask.ts';
 import { readWhole } from './read-whole.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 export interface RuntimeProbeParts {
   /** For what is never billed. */
   runtime: { send(call: RuntimeCall): Promise<RuntimeReply> };
   /** For what is: with hold, settlement and audit. */
   gateway: { call(paid: PaidCall): Promise<PaidReply> };
+}
+
+/** What the paid call came to. */
+export interface PaidProbe {
+  probed: Probed<unknown>;
+  /** The ledger's row, where there is one. */
+  callId?: string;
 }
 
 interface Question {
@@ -50,30 +55,22 @@ export class RuntimeProbes {
   }
 
   /** Free of charge, as nothing can run. Looks to some monitors like somebody trying out stolen keys. */
-  async invalidBody(question: Question, statements: PolicyStatement[] | undefined): Promise<Finding> {
+  invalidBody(question: Question): Promise<Probed<Buffer>> {
     const call = { ...question, operation: 'invoke', body: INVALID_BODY } as const;
-    const probed = await this.#send(call, 'bedrock:InvokeModel');
-    if ('failure' in probed) return findingOfCall('invalid-body', probed.failure, statements);
-    const why = 'AWS answered a body that is no request as if it were one.';
-    return { verdict: 'allowed', probe: 'invalid-body', certainty: 'proven', why };
+    return this.#send(call, 'bedrock:InvokeModel');
   }
 
   /** Costs one token of output and a few of input; the ledger has a row of it. Gives up waiting when the time of the test is up. */
   async paid(
     ask: PermissionAsk,
-    modelId: string,
-    {
-      region,
-      statements,
-      signal,
-    }: { region: string; statements: PolicyStatement[] | undefined; signal: AbortSignal },
-  ): Promise<Finding> {
+    { modelId, region, signal }: { modelId: string; region: string; signal: AbortSignal },
+  ): Promise<PaidProbe> {
     const { actor, principal, merchant, choice, callerGone } = ask;
     const caller = { actor, principal, merchant, choice, callerGone, requestedRegion: region };
     const call = this.#parts.gateway
       .call({ ...caller, operation: 'converse', modelId, body: PAID_BODY, headers: {} })
-      .then((reply) => findingOfPaid(reply, statements), findingOfRefusal);
-    return Promise.race([call, outOfTime(signal)]);
+      .then(paidProbe, refusedProbe);
+    return unlessAborted(signal, call, { probed: unanswered(NO_ANSWER_YET) });
   }
 
   async #send(call: Omit<RuntimeCall, 'headers'>, action: string): Promise<Probed<Buffer>> {
@@ -95,36 +92,19 @@ export class RuntimeProbes {
   }
 }
 
-function findingOfPaid(
-  { awsError, identity: { callId } }: PaidReply,
-  statements: PolicyStatement[] | undefined,
-): Finding {
-  if (awsError !== undefined)
-    return { ...findingOfCall('paid', failureOf(awsError, 'bedrock:InvokeModel'), statements), callId };
-  const why =
-    'AWS answered a call of one token. That proves bedrock:InvokeModel; streams need bedrock:InvokeModelWithResponseStream as well.';
-  return { verdict: 'allowed', probe: 'paid', certainty: 'proven', why, callId };
+const NO_ANSWER_YET =
+  'The call of one token had no answer yet when the time of the test was up. GET /usage/records tells what became of it.';
+
+function paidProbe({ awsError, body, identity: { callId } }: PaidReply): PaidProbe {
+  return awsError === undefined
+    ? { probed: { answer: body }, callId }
+    : { probed: { failure: failureOf(awsError, 'bedrock:InvokeModel') }, callId };
 }
 
 /** The call was not made, or nobody knows what became of it: limits, a lost answer. */
-function findingOfRefusal(error: unknown): Finding {
+function refusedProbe(error: unknown): PaidProbe {
   if (!(error instanceof ServiceError)) throw error;
-  const why = `The call of one token was not answered (${error.code}). ${error.detail}`;
-  return { verdict: 'unknown', probe: 'paid', certainty: 'none', why };
-}
-
-function outOfTime(signal: AbortSignal): Promise<Finding> {
-  const why =
-    'The call of one token had no answer yet when the time of the test was up. GET /usage/records tells what became of it.';
-  const finding: Finding = { verdict: 'unknown', probe: 'paid', certainty: 'none', why };
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve(finding);
-    signal.addEventListener(
-      'abort',
-      () => {
-        resolve(finding);
-      },
-      { once: true },
-    );
-  });
+  return {
+    probed: unanswered(`The call of one token was not answered (${error.code}). ${error.detail}`),
+  };
 }

@@ -12,8 +12,8 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A policy lets models behind a profile be called through the profile only.',
     file: POLICY,
-    find: "        ArnEquals: { 'bedrock:InferenceProfileArn': sorted(profileArns) },",
-    replace: "        ArnEquals: { 'bedrock:InferenceProfileArn': ['*', ...profileArns.slice(0, 0)] },",
+    find: "        ArnLike: { 'bedrock:InferenceProfileArn': sorted(profiles) },",
+    replace: "        ArnLike: { 'bedrock:InferenceProfileArn': ['*', ...profiles.slice(0, 0)] },",
     test: ['test/unit/policy.test.ts', AUTHORIZER],
   },
   {
@@ -45,6 +45,27 @@ export const PERMISSIONS: readonly Mutant[] = [
     test: 'test/unit/policy.test.ts',
   },
   {
+    name: 'The policy of a role lets the tokens of no other models be counted.',
+    file: 'src/gateway/role-policy.ts',
+    find: "counted: arn.includes(':foundation-model/') ? [arn] : [] };",
+    replace: "counted: [arn.replace(/[^/]*$/, '*')] };",
+    test: 'test/unit/role-kits.test.ts',
+  },
+  {
+    name: 'A role gets no policy that IAM would refuse for its length.',
+    file: 'src/gateway/role-kits.ts',
+    find: 'if (size <= INLINE_POLICIES_MAX) return policy;',
+    replace: 'if (size > 0) return policy;',
+    test: 'test/unit/role-kits.test.ts',
+  },
+  {
+    name: 'What begins a template of HCL is text in a document.',
+    file: 'src/credentials/role-templates.ts',
+    find: "() => '$${'",
+    replace: "'$${'",
+    test: 'test/unit/role-kits.test.ts',
+  },
+  {
     name: 'That tokens may be counted is not taken for the right to call the model.',
     file: CELL,
     find: "    return 'failure' in answer && answer.failure.kind === 'credential-broken'",
@@ -63,8 +84,36 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A refused body makes a yes likely and never proven.',
     file: 'src/bedrock/verdicts.ts',
-    find: "return { verdict: 'allowed', probe, certainty: 'likely',",
-    replace: "return { verdict: 'allowed', probe, certainty: 'proven',",
+    find: "? { verdict: 'allowed', probe, certainty: 'likely',",
+    replace: "? { verdict: 'allowed', probe, certainty: 'proven',",
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'A model that AWS does not find is not allowed for that.',
+    file: 'src/bedrock/probes.ts',
+    find: "if (type === 'ResourceNotFoundException') return { kind: 'not-found', why };",
+    replace: "if (type === 'ResourceNotFoundException') return { kind: 'invalid', why };",
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'Only a complaint about the body is taken for a yes.',
+    file: 'src/bedrock/verdicts.ts',
+    find: 'return ABOUT_THE_BODY.test(why)',
+    replace: 'return why !== ABOUT_THE_BODY.source',
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'A denial that AWS does not explain is no proof about policies.',
+    file: 'src/bedrock/verdicts.ts',
+    find: "certainty: denial?.by === 'unsaid' ? 'likely' : 'proven',",
+    replace: "certainty: 'proven',",
+    test: 'test/unit/verdicts.test.ts',
+  },
+  {
+    name: 'A question that comes to nothing takes back no answer.',
+    file: CELL,
+    find: "return nothing && before.verdict !== 'unknown' ? before : found;",
+    replace: 'return nothing ? found : found;',
     test: MATRIX,
   },
   {
@@ -84,9 +133,25 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A permission test is on record.',
     file: TEST,
-    find: '    await this.#record(ask, home, regions);',
-    replace: '    if (regions.length === 0) await this.#record(ask, home, regions);',
+    find: '    await this.#record(ask);',
+    replace: '    if (ask.regions.length > 5) await this.#record(ask);',
     test: MATRIX,
+  },
+  {
+    name: 'A permission test is on record before its credential is opened.',
+    file: TEST,
+    find: `    await this.#record(ask);
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });`,
+    replace: `    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    await this.#record(ask);`,
+    test: 'test/unit/permission-test.test.ts',
+  },
+  {
+    name: 'STS keeps no permission test waiting beyond its time.',
+    file: TEST,
+    find: 'const who = await unlessAborted(signal, this.#whoIs(home), nobodyKnown(home));',
+    replace: 'const who = await this.#whoIs(home); void nobodyKnown;',
+    test: 'test/unit/permission-test.test.ts',
   },
   {
     name: "A permission test tells nothing of the service's own account.",

@@ -142,6 +142,17 @@ test('the order of the questions is the cheapest first, and the test is on recor
   ).toContainEqual(['permissions.tested', `credential/${merchant.credentialId}`]);
 });
 
+test('keys that AWS refuses as soon as it is asked whose they are leave their event', async () => {
+  service.standIn.forget();
+  service.standIn.addAccessKey({ ...AWS.merchantADirect, state: 'deactivated' });
+  const refused = await ask({ models: [NOVA], regions: ['us-east-1'], ...directFields() });
+  service.standIn.addAccessKey(AWS.merchantADirect);
+  expect([refused.status, refused.json['code']]).toEqual([422, 'credential.refused_by_aws']);
+  expect(operations()).toEqual(['GetCallerIdentity']);
+  const { items } = (await merchant.get('/audit?limit=1')).json as { items: object[] };
+  expect(items).toMatchObject([{ action: 'permissions.tested', resource: 'direct' }]);
+});
+
 test('allowed: likely by an invalid body, which runs nothing and leaves no row', async () => {
   const before = await rows();
   const cell = await cellOf({ models: [NOVA], probes: ['invalid-body'] });
@@ -181,6 +192,29 @@ test('the paid probe needs consent, and keeps to the limits', async () => {
   expect(cell).toMatchObject({ verdict: 'unknown', probe: 'paid', certainty: 'none' });
   expect(cell?.why).toContain('limit.model_not_allowed');
   expect(runtimeCalls(service)).toEqual([]);
+});
+
+test('a question that comes to nothing takes back no answer, and every question is among the checks', async () => {
+  const both = { models: [NOVA], probes: ['invalid-body', 'paid'], consent: true };
+  const limited = await onboard(service, 'limited-too');
+  await setPlan(service, limited.merchantId, { models: ['meta.*'] });
+  const [cell] = ((await ask(both, limited)).json as unknown as Report).cells;
+  expect(cell).toMatchObject({ verdict: 'allowed', probe: 'invalid-body', certainty: 'likely' });
+  expect(cell?.checks.map(({ probe, outcome }) => [probe, outcome])).toEqual([
+    ['GetFoundationModelAvailability', 'ok'],
+    ['invalid-body', 'invalid'],
+    ['paid', 'failed'],
+  ]);
+  expect(cell?.checks.at(-1)?.why).toContain('limit.model_not_allowed');
+
+  service.standIn.withholdModel({ modelId: NOVA, from: 'account' });
+  for (const fault of [{ reset: true }, { status: 429, type: 'ThrottlingException' }] as const) {
+    service.standIn.fault({ operation: 'InvokeModel', ...fault, times: 'always' });
+    expect(await cellOf({ models: [NOVA], probes: ['invalid-body'] })).toMatchObject({
+      verdict: 'model-not-available-to-account',
+      probe: 'GetFoundationModelAvailability',
+    });
+  }
 });
 
 test.each([
@@ -346,7 +380,8 @@ test('the returned policy allows exactly what was asked, provisioned models and 
   allowOnly(parsePolicy(JSON.stringify(policy)));
   const { cells } = await report({ models: [...models, 'amazon.nova-pro-v1:0'], probes: ['invalid-body'] });
   expect(cells.map(({ verdict }) => verdict)).toEqual([...models.map(() => 'allowed'), 'denied-by-iam']);
-  expect(cells.flatMap(({ checks }) => checks).filter(({ outcome }) => outcome !== 'ok')).toEqual([]);
+  const free = cells.flatMap(({ checks }) => checks).filter(({ probe }) => probe !== 'invalid-body');
+  expect(free.filter(({ outcome }) => outcome !== 'ok')).toEqual([]);
 });
 
 test('another’s credential and one that nobody has are the same 404', async () => {
@@ -373,6 +408,8 @@ test('direct keys work like stored ones; the account of the service is not told 
   const { cells, policy, principal } = answer.json as unknown as Report;
   expect(cells.map(({ verdict }) => verdict)).toEqual(['denied-by-iam', 'denied-by-iam']);
   expect([policy, principal]).toEqual([null, null]);
+  // The number is no secret: every answer to a call has it.
+  expect(answer.json['accountId']).toBe(AWS.serviceDefault.accountId);
   expect(answer.text).not.toContain(AWS.serviceDefault.arn);
   expect(answer.text).not.toContain(':inference-profile/');
 });

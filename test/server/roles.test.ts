@@ -618,6 +618,12 @@ describe('how to make the role', () => {
       `arn:aws:bedrock:*::foundation-model/${MODEL}`,
     ]);
     expect(await resources('')).toContain('arn:aws:bedrock:us-east-1::foundation-model/*');
+    const long = Array.from(
+      { length: 50 },
+      (_, at) => `us.anthropic.claude-sonnet-4-202505${String(at)}-v1:0`,
+    );
+    const { status, json } = await merchant.get(`/credentials/${id}/policies?models=${long.join(',')}`);
+    expect([status, json['code']]).toEqual([400, 'request.invalid']);
   });
 
   test.each(['?format=xml', '?models=a*', '?models=', '?other=1'])('refused: %s', async (query) => {

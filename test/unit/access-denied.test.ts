@@ -49,10 +49,13 @@ describe('what AWS says of a denial', () => {
     });
     expect(howToAllow(denial)).toContain(WHO);
     expect(missingStatement(denial) === undefined).toBe(by === 'explicit-deny');
+    // The policy of a role's session is this service's own.
+    expect(howToAllow(denial).includes('operator')).toBe(policy === 'session policy');
   });
 
   test.each([
     ["You don't have access to the model with the specified model ID.", 'model-access'],
+    ['Your account is not authorized to invoke this API operation.', 'model-access'],
     [
       'Model access is denied due to IAM user or service role is not authorized to perform the required AWS Marketplace actions',
       'model-access',
@@ -105,7 +108,7 @@ describe('the body of a refusal', () => {
   });
 
   test.each(['AccessDeniedException', 'ValidationException'])(
-    'tells nothing of the service’s own account (%s)',
+    'tells no ARN of the service’s own account (%s)',
     (type) => {
       const { body, refusal } = refusalOf(`${DENIED} in 111122223333`, type);
       const own = { ...CALL, source: 'service-default' } as const;
@@ -114,4 +117,11 @@ describe('the body of a refusal', () => {
       expect(told + serviceErrorOf(refusal, own).detail).not.toMatch(/111122223333|assumed-role/);
     },
   );
+
+  test('of the service’s own account tells the number of the account, as every answer does', () => {
+    const { body, refusal } = refusalOf('Account 111122223333 has reached its limit.', 'ValidationException');
+    const own = { ...CALL, source: 'service-default' } as const;
+    expect(explainedBody(body, refusal, own)).toBe(body);
+    expect(serviceErrorOf(refusal, own).detail).toContain('111122223333');
+  });
 });

@@ -8,6 +8,7 @@ import { AtMost } from '../../src/gateway/at-most.ts';
 import type { PermissionAsk } from '../../src/gateway/permission-ask.ts';
 import { PermissionCell } from '../../src/gateway/permission-cell.ts';
 import { PermissionTest } from '../../src/gateway/permission-test.ts';
+import type { PermissionTestParts } from '../../src/gateway/permission-test.ts';
 import { RuntimeProbes } from '../../src/gateway/runtime-probes.ts';
 import { startSilentServer } from '../support/silent-server.ts';
 
@@ -44,7 +45,7 @@ function ask(merchantId: string): PermissionAsk {
 }
 
 /** A test against an AWS that takes connections and never answers. */
-async function testOfSilence(totalMs: number) {
+async function testOfSilence(totalMs: number, parts: Partial<PermissionTestParts> = {}) {
   const silent = await startSilentServer();
   const limits = { socketsMax: 8, connectMs: 3_000, firstByteMs: 3_000, totalMs: 3_000 };
   const probes = new BedrockProbes({ ...limits, endpoint: silent.url });
@@ -61,6 +62,7 @@ async function testOfSilence(totalMs: number) {
     cell: new PermissionCell({ probes, models: { getModel: never }, runtime }),
     audit: { append: () => Promise.resolve() },
     totalMs,
+    ...parts,
   });
   return {
     tests,
@@ -83,6 +85,46 @@ test('when the time is up every cell says that it was, and nothing more is asked
   for (const { why } of cells) expect(why).toContain('time');
   expect(checks.map(({ outcome }) => outcome)).toEqual(['ok', 'failed', 'failed']);
   expect(silence.called).toEqual([]);
+});
+
+test('neither STS nor another region keeps a test waiting beyond its time', async () => {
+  const late = async <T>(answer: T) => {
+    await new Promise((settle) => setTimeout(settle, 2_000));
+    return answer;
+  };
+  const resolve = ({ requestedRegion }: { requestedRegion?: string }) =>
+    requestedRegion === undefined
+      ? Promise.resolve(resolved)
+      : late({ ...resolved, region: requestedRegion, accountId: 'late' });
+  const checkCredential = () => late({ accountId: '111122223333', arn: 'arn:x' });
+  await using deaf = await testOfSilence(100, { identity: { checkCredential } });
+  const { timedOut, checks } = await deaf.tests.run(ask('deaf'));
+  expect([timedOut, checks[0]]).toMatchObject([true, { probe: 'GetCallerIdentity', outcome: 'failed' }]);
+  await using far = await testOfSilence(100, { resolver: { resolve } });
+  const { cells, checks: asked } = await far.tests.run({
+    ...ask('far'),
+    regions: ['us-east-1', 'eu-west-1'],
+  });
+  // Its lists were never asked for.
+  expect(asked.map(({ region }) => region)).not.toContain('eu-west-1');
+  expect(cells.map(({ region, verdict }) => [region, verdict])).toEqual([
+    ['us-east-1', 'unknown'],
+    ['us-east-1', 'unknown'],
+    ['eu-west-1', 'unknown'],
+    ['eu-west-1', 'unknown'],
+  ]);
+});
+
+test('what cannot be recorded opens no credential', async () => {
+  const opened: string[] = [];
+  const resolve = () => {
+    opened.push('a credential');
+    return Promise.resolve(resolved);
+  };
+  const append = () => Promise.reject(new ServiceError('ledger.unavailable', 'no ledger'));
+  await using silence = await testOfSilence(100, { audit: { append }, resolver: { resolve } });
+  await expect(silence.tests.run(ask('dark'))).rejects.toMatchObject({ code: 'ledger.unavailable' });
+  expect(opened).toEqual([]);
 });
 
 test('a merchant has two tests running at most, and others are not in its way', async () => {

@@ -1,8 +1,9 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { IAM_ACTIONS, SESSION_POLICY_MAX, policySize } from '../../src/bedrock/policy-document.ts';
+import { IAM_ACTIONS, policySize } from '../../src/bedrock/policy-document.ts';
 import { POLICY_USES, leastPrivilegePolicy } from '../../src/bedrock/policy.ts';
 import type { PolicyTarget } from '../../src/bedrock/policy.ts';
+import { SESSION_POLICY_MAX } from '../../src/credentials/session-policy.ts';
 
 const NOVA = 'amazon.nova-micro-v1:0';
 const ACCOUNT = '111122223333';
@@ -47,7 +48,7 @@ describe('the policy for', () => {
         Effect: 'Allow',
         Action,
         Resource: [model('us-east-1'), model('us-east-2'), model('us-west-2')],
-        Condition: { ArnEquals: { 'bedrock:InferenceProfileArn': [profile(`us.${NOVA}`)] } },
+        Condition: { ArnLike: { 'bedrock:InferenceProfileArn': [profile(`us.${NOVA}`)] } },
       },
     ]);
   });

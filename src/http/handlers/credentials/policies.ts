@@ -21,7 +21,7 @@ const FILES: Record<(typeof FORMATS)[number], { type: string; text: (kit: RoleKi
 
 export const credentialPolicies = merchantEndpoint<undefined, z.output<typeof query>>({
   summary:
-    'What the role of a credential must look like: its trust policy, and the least that it must allow for models=A,B (all of the region without it). format=json, terraform or cloudformation gives one file',
+    'What the role of a credential must look like: its trust policy, and the least that it must allow for models=A,B (all of the region without it); guardrails are not among it. format=json, terraform or cloudformation gives one file',
   query,
   reply: {
     status: 200,

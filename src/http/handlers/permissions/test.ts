@@ -36,7 +36,16 @@ const denied = z.object({
 });
 const check = z.object({
   probe: z.enum(PROBES),
-  outcome: z.enum(['ok', 'denied', 'model-access', 'throttled', 'credential-broken', 'invalid', 'failed']),
+  outcome: z.enum([
+    'ok',
+    'denied',
+    'model-access',
+    'throttled',
+    'credential-broken',
+    'not-found',
+    'invalid',
+    'failed',
+  ]),
   why: z.string(),
   denied: denied.optional(),
 });

@@ -93,4 +93,28 @@ export const HARDENING: readonly Mutant[] = [
     replace: '',
     test: 'test/server/catalog.test.ts',
   },
+  {
+    name: 'A clock that steps back adds no failures.',
+    file: BUDGET,
+    find: 'const passed = Math.max(0, now - entry.at);',
+    replace: 'const passed = now - entry.at;',
+    test: BUDGET_TEST,
+    testName: 'a clock that steps back',
+  },
+  {
+    name: 'A port behind an address is no other address.',
+    file: BUDGET,
+    find: 'const plain = withoutPort(address)',
+    replace: 'const plain = address',
+    test: BUDGET_TEST,
+    testName: 'is counted as',
+  },
+  {
+    name: 'Who left waits no longer to fail.',
+    file: BUDGET,
+    find: "else gone?.addEventListener('abort', leave, { once: true });",
+    replace: '',
+    test: BUDGET_TEST,
+    testName: 'who waits and leaves',
+  },
 ];

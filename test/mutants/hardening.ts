@@ -117,4 +117,12 @@ export const HARDENING: readonly Mutant[] = [
     test: BUDGET_TEST,
     testName: 'who waits and leaves',
   },
+  {
+    name: 'A text that is too long for the log is looked through before it is cut.',
+    file: 'src/observability/scrub.ts',
+    find: 'const clean = replaceShapes(text);',
+    replace: 'const clean = replaceShapes(text.slice(0, LENGTH_MAX + 1));',
+    test: 'test/unit/scrub.test.ts',
+    testName: 'where it is cut',
+  },
 ];

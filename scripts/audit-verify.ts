@@ -19,13 +19,19 @@ Checks the audit chain of one merchant, or of all and the operators' own, agains
 every hash is recomputed, every link followed, the end compared with the chain's head, and all of it with the signed
 checkpoints. With --export it checks an export of GET /audit/export, and needs neither database nor network.
 
-  --merchant ID       only this merchant's chain
+  --merchant ID       only this merchant's chain: its hashes, links, head and leaves, and the signatures of checkpoints.
+                      Roots are of all chains, so none is recomputed: it does not show a chain that was rewritten
+                      together with its leaves
   --export FILE       an export; - is standard input. Several, in order, are checked as one
   --public-key FILE   the public key of the KMS key that signs checkpoints (PEM). Have it from elsewhere than the
                       export: aws kms get-public-key. Several, when the key was changed
-  --checkpoint FILE   a checkpoint that was kept earlier: what it covers must be there, unchanged. Several, too
+  --checkpoint FILE   a checkpoint that was kept earlier: what it covers must be there, unchanged. Several, too. Without
+                      one, nothing shows a database, or an export, that went back to an earlier checkpoint
   --from N            the first export begins with event N; what was before is not checked
-  --all-roots         recompute the root of every checkpoint, not of as many as fit into some seconds
+  --all-roots         recompute the root of every checkpoint. Otherwise the newest, those of --checkpoint and others,
+                      evenly spread, as many as a million leaf hashes allow; a rewrite between two of them that was
+                      signed anew since is not shown. Costs about ten seconds of a core and one more reading of the
+                      leaves for each million (checkpoints x chains)
   --json              one line of JSON for each chain
 
 Exit code: 0 all chains hold, 1 a chain was tampered with (the first bad event is printed), 2 it could not be checked.
@@ -112,9 +118,9 @@ function sentence(result: Result): string {
   if (fault !== undefined)
     return `BROKEN  ${what}: ${what === 'checkpoints' ? 'checkpoint' : 'event'} ${String(fault.seq)}: ${fault.detail} (${fault.fault})`;
   if ('roots' in result)
-    return `ok      checkpoints: ${String(result.checkpoints)} signed, ${String(result.roots)} held against all chains`;
+    return `ok      checkpoints: ${String(result.checkpoints)} signed for ${result.origin ?? ''}, ${String(result.roots)} held against all chains`;
   if ('to' in result)
-    return `ok      ${what}: events ${String(result.from)} to ${String(result.to)}, signed by checkpoint ${String(result.checkpoint)} of ${result.at ?? ''}`;
+    return `ok      ${what}: events ${String(result.from)} to ${String(result.to)}, signed by checkpoint ${String(result.checkpoint)} of ${result.origin ?? ''}, ${result.at ?? ''}`;
   return `ok      ${what}: ${String(result.events)} events`;
 }
 

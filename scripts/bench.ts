@@ -7,6 +7,7 @@ import { LoadGenerator } from './bench/load-generator.ts';
 import { measureAll } from './bench/measure.ts';
 import type { Bench } from './bench/measure.ts';
 import { measureMemory } from './bench/memory.ts';
+import { measureNeighbours } from './bench/neighbours.ts';
 import { HELP, readPlan } from './bench/options.ts';
 import type { Plan } from './bench/options.ts';
 import { profileService } from './bench/profile.ts';
@@ -43,6 +44,7 @@ async function measured(plan: Plan, say: (line: string) => void, stopped: AbortS
   return {
     machine: machineFacts(plan, loadBefore, house),
     cells: await measureAll(bench),
+    neighbours: await measureNeighbours(bench),
     memory: await measureMemory(bench),
     profiles: await profileService(bench),
   };

@@ -43,5 +43,40 @@ export interface Hold {
 export type HoldReport =
   { kind: 'open'; ended: number } | { kind: 'done'; errors: number; firstError?: string };
 
-export type Order = { kind: 'load'; job: Job } | { kind: 'hold'; hold: Hold };
-export type Report = { kind: 'round'; round: Round } | HoldReport | { kind: 'failed'; message: string };
+/** Sends so many per second, evenly spread, whatever the answers do. */
+export interface Pace {
+  perSecond: number;
+}
+/** Sends as fast as it is answered, over so many connections. */
+export interface Closed {
+  inFlight: number;
+}
+/** Requests are taken in turn. */
+export type PacedCaller = { name: string; requests: readonly string[] } & (Pace | Closed);
+
+/** Callers side by side, each with its own answers counted. */
+export interface Paced {
+  port: number;
+  marker: string;
+  seconds: number;
+  callers: readonly PacedCaller[];
+}
+
+/** By the callers' names. Milliseconds, of the answers that were good. */
+export interface PacedReport {
+  kind: 'paced';
+  callers: Readonly<Record<string, PacedTally>>;
+}
+
+export interface PacedTally {
+  latency: LatencySummary;
+  /** 429 and 503. */
+  refused: number;
+  errors: number;
+  firstError?: string;
+}
+
+export type Order =
+  { kind: 'load'; job: Job } | { kind: 'hold'; hold: Hold } | { kind: 'paced'; paced: Paced };
+export type Report =
+  { kind: 'round'; round: Round } | HoldReport | PacedReport | { kind: 'failed'; message: string };

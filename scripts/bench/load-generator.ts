@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { Failure } from '../cli/run.ts';
-import type { Hold, HoldReport, Job, Order, Report, Round } from './job.ts';
+import type { Hold, HoldReport, Job, Order, Paced, PacedReport, Report, Round } from './job.ts';
 import { fromSource } from './processes.ts';
 
 /** The load generator's process, as its orderer sees it. */
@@ -25,6 +25,13 @@ export class LoadGenerator implements AsyncDisposable {
     const report = await this.#ask({ kind: 'load', job });
     if (report.kind !== 'round') throw new Failure('the load generator answered something else');
     return report.round;
+  }
+
+  /** @throws Failure when a connection could not be opened */
+  async paced(order: Paced): Promise<PacedReport> {
+    const report = await this.#ask({ kind: 'paced', paced: order });
+    if (report.kind !== 'paced') throw new Failure('the load generator answered something else');
+    return report;
   }
 
   /** Opens streams, calls `whileOpen` once all have begun, and waits for their end. */

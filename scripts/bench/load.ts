@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Connection } from './connection.ts';
 import type { Exchange } from './connection.ts';
+import { paced } from './paced.ts';
 import { cpuMs, familyCpuMs } from './proc.ts';
 import { summarize } from './statistics.ts';
 import type { Hold, Job, Order, Report, Round } from './job.ts';
@@ -12,14 +13,24 @@ const WINDOW_SECONDS_MAX = 30;
 const OPENING_AT_ONCE = 16;
 
 process.on('message', (order: Order) => {
-  const work = order.kind === 'load' ? load(order.job) : hold(order.hold);
-  work.then(report, (error: unknown) => {
+  workOf(order).then(report, (error: unknown) => {
     report({ kind: 'failed', message: error instanceof Error ? error.message : 'unknown reason' });
   });
 });
 process.on('disconnect', () => process.exit());
 // Ctrl-C is the business of whoever started this.
 process.on('SIGINT', () => undefined);
+
+function workOf(order: Order): Promise<Report> {
+  switch (order.kind) {
+    case 'load':
+      return load(order.job);
+    case 'hold':
+      return hold(order.hold);
+    case 'paced':
+      return paced(order.paced);
+  }
+}
 
 function report(message: Report): void {
   process.send?.(message);

@@ -106,7 +106,7 @@ export function toService(port: number, route: RouteName, merchants: readonly Be
 }
 
 /** The stand-in remembers every request; over minutes its own memory would slow it down. */
-async function clearJournal({ standIn }: House): Promise<void> {
+export async function clearJournal({ standIn }: House): Promise<void> {
   const answer = await fetch(`http://127.0.0.1:${String(standIn.port)}/_stand-in/journal`, {
     method: 'DELETE',
   });

@@ -22,6 +22,8 @@ export interface Plan {
   merchants: number;
   /** Open streams of the memory part; 0 leaves it out. */
   streams: number;
+  /** Seconds of each part of the neighbours' measure; 0 leaves it out. */
+  neighbourSeconds: number;
   /** Seconds per route under the profiler; 0 leaves it out. */
   profileSeconds: number;
   json: string | undefined;
@@ -36,7 +38,7 @@ this machine and in one run. A Markdown table goes to standard output, progress 
   --seconds N      length of a round (default 3)
   --rounds N       rounds of each target, alternating; medians are shown (default 5)
   --only WORDS     separated by commas: routes (${ROUTES.join(', ')}), targets (${TARGETS.join(', ')}),
-                   numbers in flight (${IN_FLIGHT.join(', ')}), and the parts load, memory, profile
+                   numbers in flight (${IN_FLIGHT.join(', ')}), and the parts load, neighbours, memory, profile
   --profile        then profiles the service on each route and shows where its CPU time goes
   --json FILE      writes every round there
   --help           shows this
@@ -76,6 +78,7 @@ export function readPlan(args: readonly string[]): Plan | undefined {
     rampSeconds: quick ? 0.2 : 0.5,
     merchants: quick ? 200 : MERCHANTS,
     streams: part('memory') ? (quick ? 300 : STREAMS) : 0,
+    neighbourSeconds: part('neighbours') ? (quick ? 2 : 8) : 0,
     profileSeconds: values.profile || only.parts.includes('profile') ? (quick ? 5 : 15) : 0,
     json: values.json,
   };
@@ -93,7 +96,7 @@ function chosen(text: string, problems: string[]) {
   const words = text.split(',').filter((word) => word !== '');
   const routes = ROUTES.filter((name) => words.includes(name));
   const targets = TARGETS.filter((name) => words.includes(name));
-  const parts = ['load', 'memory', 'profile'].filter((name) => words.includes(name));
+  const parts = ['load', 'neighbours', 'memory', 'profile'].filter((name) => words.includes(name));
   const inFlight = words.map(Number).filter((count) => Number.isInteger(count) && count > 0);
   const known = new Set<string>([...routes, ...targets, ...parts, ...inFlight.map(String)]);
   for (const word of words) if (!known.has(word)) problems.push(`--only does not know "${word}"`);

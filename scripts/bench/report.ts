@@ -1,8 +1,11 @@
 import type { Cell } from './measure.ts';
 import type { MemoryResult } from './memory.ts';
+import type { NeighbourCell } from './neighbours.ts';
 import type { TargetName } from './options.ts';
 import type { RouteProfile } from './profile.ts';
 import type { Share } from './profile-summary.ts';
+import { neighbourErrors, neighboursText } from './report-neighbours.ts';
+import { markdownTable, number } from './report-table.ts';
 import { median, spread } from './statistics.ts';
 import type { Round } from './job.ts';
 
@@ -27,6 +30,7 @@ export interface MachineFacts {
 export interface Results {
   machine: MachineFacts;
   cells: readonly Cell[];
+  neighbours: readonly NeighbourCell[];
   memory: readonly MemoryResult[];
   profiles: readonly RouteProfile[];
 }
@@ -69,7 +73,11 @@ export function figuresOf({ target, rounds }: Pick<Cell, 'target' | 'rounds'>): 
 }
 
 /** Every error of every part, as lines. */
-export function errorsOf({ cells, memory }: Pick<Results, 'cells' | 'memory'>): string[] {
+export function errorsOf({
+  cells,
+  neighbours,
+  memory,
+}: Pick<Results, 'cells' | 'neighbours' | 'memory'>): string[] {
   const ofCells = cells.flatMap(({ route, inFlight, target, rounds }) =>
     rounds
       .filter(({ errors }) => errors > 0)
@@ -84,13 +92,14 @@ export function errorsOf({ cells, memory }: Pick<Results, 'cells' | 'memory'>): 
       ({ target, errors, firstError }) =>
         `open streams, ${target}: ${String(errors)} errors, first: ${firstError ?? ''}`,
     );
-  return [...ofCells, ...ofMemory];
+  return [...ofCells, ...neighbourErrors(neighbours), ...ofMemory];
 }
 
 export function render(results: Results): string {
   return [
     machineText(results.machine),
     ...(results.cells.length > 0 ? [loadTable(results), limitText(results.cells)] : []),
+    ...(results.neighbours.length > 0 ? [neighboursText(results.neighbours)] : []),
     ...(results.memory.length > 0 ? [memoryText(results.memory)] : []),
     ...results.profiles.map(profileText),
   ].join('\n\n');
@@ -201,23 +210,6 @@ function profileText({ route, requests, busyMs, idleMs, byOwner, byCaller, top }
       1,
     ),
   ].join('\n\n');
-}
-
-/** Columns from `leftColumns` on are numbers and go to the right. */
-export function markdownTable(
-  header: readonly string[],
-  rows: readonly (readonly string[])[],
-  leftColumns: number,
-): string {
-  const rule = header.map((_, index) => (index < leftColumns ? '---' : '--:'));
-  return [header, rule, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
-}
-
-/** Three digits that mean something are enough. */
-export function number(value: number): string {
-  if (!Number.isFinite(value)) return '–';
-  const size = Math.abs(value);
-  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2);
 }
 
 function megabytes(bytes: number): string {

@@ -18,6 +18,8 @@ export interface ChainResult {
 
 /** What checkpoints say; only where there are any. */
 export interface CheckpointResult {
+  /** The deployment that they name; undefined where there is none. */
+  origin: string | undefined;
   checkpoints: number;
   /** How many were held against the chains. */
   roots: number;
@@ -26,7 +28,7 @@ export interface CheckpointResult {
 
 interface Stores {
   audit: Pick<AuditStore, 'page'>;
-  checkpoints: Pick<CheckpointStore, 'page' | 'leaves'>;
+  checkpoints: Pick<CheckpointStore, 'page' | 'leaves' | 'leafAt'>;
   merchants: Pick<MerchantStore, 'list'>;
 }
 
@@ -36,7 +38,7 @@ export async function* verifyDatabase(
   options: StoredCheckpointsOptions & { merchant?: string | undefined },
 ): AsyncGenerator<ChainResult | CheckpointResult> {
   const verifier = new StoredCheckpointsVerifier(options);
-  let fault = await checkStored(checkpoints, verifier);
+  let fault = (await checkStored(checkpoints, verifier)) ?? noneAtAll(verifier, options);
   const chains = options.merchant === undefined ? chainsOf(merchants) : [options.merchant];
   let whole = options.merchant === undefined;
   for await (const chain of chains) {
@@ -45,10 +47,45 @@ export async function* verifyDatabase(
     yield result;
   }
   // Roots are of all chains: one alone has none, and a broken one has been told.
-  if (whole) fault ??= verifier.end();
+  if (whole) fault ??= verifier.end() ?? (await checkOtherRoots({ checkpoints, merchants }, verifier));
   const { summary } = verifier;
   if (summary.checkpoints === 0 && fault === undefined) return;
   yield { ...summary, ...(!whole && { roots: 0 }), fault };
+}
+
+/** Who gives a key knows that there were checkpoints. */
+function noneAtAll(
+  { summary }: StoredCheckpointsVerifier,
+  { keys }: StoredCheckpointsOptions,
+): AuditFault | undefined {
+  if (summary.checkpoints > 0 || keys === undefined) return undefined;
+  return {
+    merchantId: '~checkpoints',
+    seq: 0,
+    fault: 'checkpoint',
+    detail: 'none is there: they are off, none was made yet, or all were removed',
+  };
+}
+
+/** The roots that the first walk had no room for. The leaves of all chains were found to be theirs by then. */
+async function checkOtherRoots(
+  { checkpoints, merchants }: Pick<Stores, 'checkpoints' | 'merchants'>,
+  verifier: StoredCheckpointsVerifier,
+): Promise<AuditFault | undefined> {
+  for (let span = verifier.next(); span !== undefined; span = verifier.next()) {
+    for await (const chain of chainsOf(merchants)) {
+      const after = (await checkpoints.leafAt(chain as MerchantId, span.from)) - 1;
+      const roots = verifier.chain(chain);
+      for await (const leaf of leavesOf(checkpoints, chain, { after, upTo: span.to })) {
+        const wrong = roots.leaf(leaf);
+        if (wrong !== undefined) return wrong;
+      }
+      roots.end();
+    }
+    const fault = verifier.end();
+    if (fault !== undefined) return fault;
+  }
+  return undefined;
 }
 
 async function checkStored(
@@ -95,7 +132,7 @@ class SignedAlong {
 
   constructor(store: Stores['checkpoints'], chain: string, roots: StoredCheckpointsVerifier) {
     this.#chain = chain;
-    this.#leaves = leavesOf(store, chain, roots.summary.checkpoints);
+    this.#leaves = leavesOf(store, chain, { after: 0, upTo: roots.summary.checkpoints });
     this.#roots = roots.chain(chain);
   }
 
@@ -132,9 +169,9 @@ class SignedAlong {
 async function* leavesOf(
   store: Stores['checkpoints'],
   chain: string,
-  upTo: number,
+  { after: start, upTo }: { after: number; upTo: number },
 ): AsyncGenerator<StoredLeaf, undefined> {
-  for (let after = 0; after < upTo;) {
+  for (let after = start; after < upTo;) {
     const page = await store.leaves(chain as MerchantId, after, PAGE);
     yield* page.filter(({ number }) => number <= upTo);
     if (page.length < PAGE) return undefined;

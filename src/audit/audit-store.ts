@@ -3,8 +3,9 @@ import { SYSTEM_CHAIN } from '../domain/audit.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import type { AuditEvent as AuditRow } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
-import type { Database } from '../persistence/database.ts';
+import type { Database, Tx } from '../persistence/database.ts';
 import type { AuditEvent } from './audit.ts';
+import { hex } from './hex.ts';
 
 /** Reads of the audit chains, and records that stand alone. What records a change is written by that change's own transaction. */
 export class AuditStore {
@@ -47,13 +48,13 @@ export class AuditStore {
     });
   }
 
-  /** A page of a chain in its own order, and the head that it must end at; for the verifier and for exports, which have recorded the reading. */
+  /** A page of a chain in its own order, and the head that it must end at, both as of one moment; for the verifier and for exports, which have recorded the reading. */
   page(
     merchantId: MerchantId,
     after: number,
     limit: number,
   ): Promise<{ events: AuditEvent[]; head: { seq: number; hash: string } | undefined }> {
-    return this.#database.asTenant(merchantId, async (tx) => {
+    const read = async (tx: Tx) => {
       const head = await tx.auditHead.findUnique({ where: { merchantId } });
       const rows = await tx.auditEvent.findMany({
         where: { merchantId, seq: { gt: after } },
@@ -64,7 +65,8 @@ export class AuditStore {
         events: rows.map(toEvent),
         head: head ? { seq: Number(head.seq), hash: hex(head.hash) } : undefined,
       };
-    });
+    };
+    return this.#database.asTenant(merchantId, read, { snapshot: true });
   }
 }
 
@@ -73,7 +75,7 @@ function toEvent(row: AuditRow): AuditEvent {
     merchantId: row.merchantId,
     seq: Number(row.seq),
     atMicros: String(row.atMicros),
-    at: new Date(Number(row.atMicros / 1000n)).toISOString(),
+    at: timeOf(row.atMicros),
     actor: row.actor,
     action: row.action,
     resource: row.resource,
@@ -85,6 +87,8 @@ function toEvent(row: AuditRow): AuditEvent {
   };
 }
 
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
+/** Empty where there is no such time: the verifier, who compares it, finds it changed. */
+function timeOf(micros: bigint): string {
+  const time = new Date(Number(micros / 1000n));
+  return Number.isNaN(time.getTime()) ? '' : time.toISOString();
 }

@@ -4,21 +4,19 @@ import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import type { ProvenCheckpoint, SignedCheckpoint } from './checkpoint.ts';
+import { hex } from './hex.ts';
 
 /** A checkpoint that waits for its signature. */
 export interface DueCheckpoint {
   number: number;
   body: string;
-  at: Date;
-  /** Chains that are behind where the last checkpoint saw them: somebody rewrote the database. */
+  /** Chains that are behind where the last checkpoint saw them, or gone: somebody rewrote the database. */
   rewound: number;
 }
 
 /** A row as the verifier reads it. */
 export interface StoredCheckpoint extends SignedCheckpoint {
   number: number;
-  at: Date;
-  chains: number;
   /** Salts come from it. */
   blind: Buffer;
 }
@@ -35,6 +33,13 @@ interface SignedRow {
   signature: Uint8Array;
   keyId: string;
   publicKey: string;
+}
+
+interface Waiting {
+  unsigned: number;
+  uncopied: number;
+  newest: number;
+  behind: boolean;
 }
 
 const SIGNED = Prisma.sql`number, body, signature, key_id AS "keyId", public_key AS "publicKey"`;
@@ -62,8 +67,8 @@ export class CheckpointStore {
       '' as MerchantId,
       async (tx) => {
         const [row] = await tx.$queryRaw<
-          { number: bigint; body: string; at: Date; rewound: bigint }[]
-        >`SELECT * FROM audit_checkpoint_begin(${origin}, ${everyMs / 1_000}::double precision, ${events}::bigint, ${leaseMs / 1_000}::double precision)`;
+          { number: bigint; body: string; rewound: bigint }[]
+        >`SELECT number, body, rewound FROM audit_checkpoint_begin(${origin}, ${everyMs / 1_000}::double precision, ${events}::bigint, ${leaseMs / 1_000}::double precision)`;
         return row && { ...row, number: Number(row.number), rewound: Number(row.rewound) };
       },
       { timeoutMs: BEGIN_MS },
@@ -91,14 +96,19 @@ export class CheckpointStore {
     await this.#database.query(Prisma.sql`SELECT audit_checkpoint_copied(${number}::bigint) IS NULL AS done`);
   }
 
-  /** How long the oldest that is not signed, or not copied, has waited. Milliseconds, by the database's clock. */
-  async waiting(): Promise<{ unsignedMs: number; uncopiedMs: number }> {
-    const [row] = await this.#database.query<{ unsigned: number; uncopied: number }>(Prisma.sql`
+  /**
+   * How long the oldest that is not signed, or not copied, has waited: milliseconds, by the database's clock. And whether there is anything that
+   * the newest one, signed or not, does not have.
+   */
+  async waiting(): Promise<{ unsignedMs: number; uncopiedMs: number; newest: number; behind: boolean }> {
+    const [row] = await this.#database.query<Waiting>(Prisma.sql`
       SELECT coalesce(max(extract(epoch FROM clock_timestamp() - at)) FILTER (WHERE signature IS NULL), 0)::float8 AS unsigned,
-        coalesce(max(extract(epoch FROM clock_timestamp() - signed_at)) FILTER (WHERE signature IS NOT NULL AND copied_at IS NULL), 0)::float8 AS uncopied
+        coalesce(max(extract(epoch FROM clock_timestamp() - signed_at)) FILTER (WHERE signature IS NOT NULL AND copied_at IS NULL), 0)::float8 AS uncopied,
+        coalesce(max(number), 0)::float8 AS newest, audit_checkpoint_behind() AS behind
       FROM ((SELECT * FROM audit_checkpoints ORDER BY number DESC LIMIT 1)
         UNION (SELECT * FROM audit_checkpoints WHERE signature IS NOT NULL AND copied_at IS NULL ORDER BY number LIMIT 1)) AS edge`);
-    return { unsignedMs: (row?.unsigned ?? 0) * 1_000, uncopiedMs: (row?.uncopied ?? 0) * 1_000 };
+    const { unsigned = 0, uncopied = 0, newest = 0, behind = false } = row ?? {};
+    return { unsignedMs: unsigned * 1_000, uncopiedMs: uncopied * 1_000, newest, behind };
   }
 
   /**
@@ -117,17 +127,25 @@ export class CheckpointStore {
 
   /** Signed checkpoints in their order, for the verifier. */
   async page(after: number, limit: number): Promise<StoredCheckpoint[]> {
-    const rows = await this.#database.query<SignedRow & { at: Date; chains: number; blind: Uint8Array }>(
-      Prisma.sql`SELECT ${SIGNED}, at, chains, blind FROM audit_checkpoints
+    const rows = await this.#database.query<SignedRow & { blind: Uint8Array }>(
+      Prisma.sql`SELECT ${SIGNED}, blind FROM audit_checkpoints
         WHERE number > ${after}::bigint AND signature IS NOT NULL ORDER BY number LIMIT ${limit}::int`,
     );
     return rows.map((row) => ({
       number: Number(row.number),
-      at: row.at,
-      chains: row.chains,
       blind: Buffer.from(row.blind),
       ...toSigned(row),
     }));
+  }
+
+  /** The number of the checkpoint from which a chain's leaf is in force at this one; 0 when it has none yet. */
+  async leafAt(chain: MerchantId, number: number): Promise<number> {
+    const [row] = await this.#database.asTenant(
+      chain,
+      (tx) => tx.$queryRaw<{ number: bigint | null }[]>`
+        SELECT max(number) AS number FROM audit_leaves WHERE merchant_id = ${chain} AND number <= ${number}::bigint`,
+    );
+    return Number(row?.number ?? 0);
   }
 
   /** A chain's leaves in the order of their checkpoints, for the verifier. */
@@ -163,8 +181,4 @@ async function newestProven(tx: Tx, chain: MerchantId): Promise<ProvenCheckpoint
 
 function toSigned({ body, signature, keyId, publicKey }: SignedRow): SignedCheckpoint {
   return { body, signature: Buffer.from(signature).toString('base64'), keyId, publicKey };
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

@@ -36,7 +36,8 @@ export async function* auditExport(
   let last = from - 1;
   while (last < to) {
     const { events } = await store.page(chain, last, Math.min(PAGE, to - last));
-    if (events.length === 0) throw new Error('the audit chain lacks events that were to be exported');
+    if (events.length === 0 || events.some(({ seq }, index) => seq !== last + 1 + index))
+      throw new Error('the audit chain lacks events that were to be exported');
     yield events.map((event) => `${eventLine(event)}\n`).join('');
     last = events.at(-1)?.seq ?? to;
   }

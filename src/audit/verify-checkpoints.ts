@@ -1,13 +1,13 @@
 import type { KeyObject } from 'node:crypto';
 import type { StoredCheckpoint, StoredLeaf } from './checkpoint-store.ts';
-import { checkSigned, readPublicKey } from './checkpoint.ts';
-import type { SignedCheckpoint } from './checkpoint.ts';
+import { checkSigned, parseBody, readPublicKey } from './checkpoint.ts';
+import type { CheckpointBody, SignedCheckpoint } from './checkpoint.ts';
 import { sha256 } from './known-checkpoints.ts';
-import { leafHash, rootOf, saltOf } from './merkle.ts';
+import { RootBook, RootWindow } from './root-window.ts';
+import { GENESIS } from './verify.ts';
 import type { AuditFault } from './verify.ts';
 
-const GENESIS = '00'.repeat(32);
-/** Leaves that are hashed at most, unless all are asked for: some seconds and 32 MB. */
+/** Leaf hashes that are held at one time: 32 MB, and about ten seconds of a core to make. */
 const LEAVES_MAX = 1_000_000;
 
 export interface StoredCheckpointsOptions {
@@ -15,90 +15,84 @@ export interface StoredCheckpointsOptions {
   keys?: readonly KeyObject[];
   /** Copies that were kept elsewhere: the database must have the same. */
   kept?: readonly SignedCheckpoint[];
-  /** Recompute every root, however many. */
+  /** Recompute every root, however many: as many walks along all leaves as the room for their hashes asks for. */
   allRoots?: boolean;
-}
-
-interface Sample {
-  number: number;
-  blind: Buffer;
-  root: string;
-  leaves: Buffer[];
+  /** Leaf hashes that are held at one time. Default a million. */
+  leavesMax?: number;
 }
 
 /**
  * Checks the checkpoints that a database holds, and all chains against them. First all checkpoints, in order; then `choose`; then each chain, with its
- * leaves in order; then `end`.
+ * leaves in order; then `end`; and as long as `next` says so, each chain's leaves of that span once more, and `end`. Memory: the hashes of `leavesMax`
+ * leaves, and 68 bytes for each checkpoint.
  */
 export class StoredCheckpointsVerifier {
   readonly #options: StoredCheckpointsOptions;
-  readonly #kept: Map<number, string>;
-  #count = 0;
+  readonly #kept = new Map<number, string[]>();
+  readonly #book = new RootBook();
   #hash = GENESIS;
   #at = '';
+  #origin: string | undefined;
   #chains = 0;
-  #samples: Sample[] = [];
+  /** Whose roots are recomputed, ascending, and how many of them were by the end of this walk. */
+  #chosen: number[] = [];
+  #done = 0;
+  #window = new RootWindow(this.#book, []);
 
+  /** @throws TypeError when what was kept is not a checkpoint. */
   constructor(options: StoredCheckpointsOptions = {}) {
     this.#options = options;
-    this.#kept = new Map((options.kept ?? []).map(({ body }) => [numberIn(body), body]));
+    for (const { body } of options.kept ?? []) {
+      const number = parseBody(body)?.number;
+      if (number === undefined) throw new TypeError('what was kept is not a checkpoint');
+      this.#kept.set(number, [...(this.#kept.get(number) ?? []), body]);
+    }
   }
 
   get summary() {
-    return { checkpoints: this.#count, roots: this.#samples.length };
+    return { origin: this.#origin, checkpoints: this.#book.count, roots: this.#chosen.length };
   }
 
   /** The next checkpoint. @returns the first fault; after one the rest means nothing. */
   check(stored: StoredCheckpoint): AuditFault | undefined {
     const { number, body: text, blind } = stored;
-    const checked = checkSigned(stored, this.#options.keys ?? [readPublicKey(stored.publicKey)]);
+    const keys = this.#options.keys ?? keyOf(stored);
+    const checked = keys === undefined ? { problem: 'its public key is none' } : checkSigned(stored, keys);
     if (checked.problem !== undefined) return fault(number, checked.problem);
     const { body } = checked;
-    if (number !== this.#count + 1 || body.number !== number)
-      return fault(number, `expected checkpoint ${String(this.#count + 1)}: one is missing or renumbered`);
-    if (body.previous !== this.#hash) return fault(number, 'it does not follow from the one before it');
-    if (body.at < this.#at) return fault(number, 'it is earlier than the one before it');
-    const kept = this.#kept.get(number);
-    if (kept !== undefined && kept !== text)
-      return fault(number, 'it is not the one that was kept elsewhere under this number');
-    this.#count = number;
+    const problem = this.#misplaced(number, body) ?? this.#unlikeKept(number, text);
+    if (problem !== undefined) return fault(number, problem);
     this.#hash = sha256(text);
     this.#at = body.at;
-    this.#chains = Math.max(this.#chains, body.chains);
-    this.#samples.push({ number, blind, root: body.root, leaves: [] });
+    this.#origin = body.origin;
+    this.#chains = body.chains;
+    this.#book.push({ blind, root: body.root, chains: body.chains });
     return undefined;
   }
 
   /** After the last checkpoint: chooses the roots to recompute: the newest, those that were kept, and as many others as there is room for, evenly spread. */
   choose(): AuditFault | undefined {
-    const ahead = [...this.#kept.keys()].find((number) => number > this.#count);
+    const { count } = this.#book;
+    const ahead = [...this.#kept.keys()].find((number) => number > count);
     if (ahead !== undefined)
       return fault(
         ahead,
         'it was kept elsewhere and the database does not have it: the database went back in time',
       );
-    const room = Math.max(1, Math.floor(LEAVES_MAX / Math.max(1, this.#chains)));
-    const step = this.#options.allRoots === true ? 1 : Math.ceil(this.#count / room);
-    this.#samples = this.#samples.filter(
-      ({ number }) => (this.#count - number) % step === 0 || this.#kept.has(number),
-    );
+    const room = Math.max(1, Math.floor(this.#leavesMax / Math.max(1, this.#chains)));
+    const step = this.#options.allRoots === true ? 1 : Math.ceil(count / room);
+    for (let number = 1; number <= count; number += 1)
+      if ((count - number) % step === 0 || this.#kept.has(number)) this.#chosen.push(number);
+    this.next();
     return undefined;
   }
 
-  /** A chain and all of its leaves, in the order of their checkpoints. */
+  /** A chain and its leaves, in the order of their checkpoints. */
   chain(merchantId: string): { leaf: (leaf: StoredLeaf) => AuditFault | undefined; end: () => void } {
-    let at = 0;
+    const walk = this.#window.walk(merchantId);
     let last: StoredLeaf | undefined;
-    const upTo = (number: number) => {
-      for (let sample = this.#samples[at]; sample && sample.number < number; sample = this.#samples[at]) {
-        if (last !== undefined)
-          sample.leaves.push(leafHash({ merchantId, ...last, salt: saltOf(sample.blind, merchantId) }));
-        at += 1;
-      }
-    };
     return {
       leaf: (leaf) => {
-        upTo(leaf.number);
         if (last !== undefined && leaf.seq <= last.seq)
           return {
             ...fault(leaf.number, `the chain was further at checkpoint ${String(last.number)}`),
@@ -106,21 +100,54 @@ export class StoredCheckpointsVerifier {
             seq: leaf.seq,
           };
         last = leaf;
+        walk.leaf(leaf);
         return undefined;
       },
-      end: () => {
-        upTo(Infinity);
-      },
+      end: walk.end,
     };
   }
 
   /** After all chains: whether the roots that were signed are those of the chains. */
   end(): AuditFault | undefined {
-    for (const { number, root, leaves } of this.#samples) {
-      if (rootOf(leaves)?.toString('hex') !== root)
-        return fault(number, 'its root is not that of the chains: leaves were changed, removed or added');
+    const wrong = this.#window.wrong();
+    return wrong === undefined
+      ? undefined
+      : fault(wrong, 'its root is not that of the chains: leaves were changed, removed or added');
+  }
+
+  /** Begins another walk. @returns the checkpoints of which leaves are needed, both with it; undefined when all roots have been recomputed. */
+  next(): { from: number; to: number } | undefined {
+    // What was kept has room of its own: it costs no walk.
+    const room = this.#leavesMax + this.#kept.size * this.#chains;
+    const begin = this.#done;
+    for (let size = 0; this.#done < this.#chosen.length; this.#done += 1) {
+      size += this.#book.chains(this.#chosen[this.#done] ?? 0);
+      if (size > room && this.#done > begin) break;
     }
-    return undefined;
+    const numbers = this.#chosen.slice(begin, this.#done);
+    const [from, to] = [numbers[0], numbers.at(-1)];
+    if (from === undefined || to === undefined) return undefined;
+    this.#window = new RootWindow(this.#book, numbers);
+    return { from, to };
+  }
+
+  get #leavesMax(): number {
+    return this.#options.leavesMax ?? LEAVES_MAX;
+  }
+
+  #misplaced(number: number, body: CheckpointBody): string | undefined {
+    const expected = this.#book.count + 1;
+    if (number !== expected || body.number !== number)
+      return `expected checkpoint ${String(expected)}: one is missing or renumbered`;
+    if (body.previous !== this.#hash) return 'it does not follow from the one before it';
+    if (body.at < this.#at) return 'it is earlier than the one before it';
+    // No chain ever ends: a merchant that is closed keeps its own.
+    return body.chains < this.#chains ? 'it has fewer chains than one before it' : undefined;
+  }
+
+  #unlikeKept(number: number, text: string): string | undefined {
+    const unlike = this.#kept.get(number)?.some((kept) => kept !== text) === true;
+    return unlike ? 'it is not the one that was kept elsewhere under this number' : undefined;
   }
 }
 
@@ -129,6 +156,11 @@ function fault(number: number, detail: string): AuditFault {
   return { merchantId: '~checkpoints', seq: number, fault: 'checkpoint', detail };
 }
 
-function numberIn(body: string): number {
-  return Number((JSON.parse(body) as { number?: unknown }).number);
+/** The key that a checkpoint names itself; whoever can change it can make it none. */
+function keyOf({ publicKey }: StoredCheckpoint): KeyObject[] | undefined {
+  try {
+    return [readPublicKey(publicKey)];
+  } catch {
+    return undefined;
+  }
 }

@@ -21,7 +21,7 @@ const endShape = z.strictObject({
 export interface ExportVerifierOptions {
   /** The public keys that are believed. */
   keys: readonly KeyObject[];
-  /** Checkpoints that were kept earlier: what they cover must be in the export, unchanged. */
+  /** Checkpoints that were kept earlier: what they cover must be in the export, unchanged. One of an event before `from - 1` is compared with nothing. */
   kept?: readonly ProvenCheckpoint[];
   /** Where the first export begins. Default 1: all of the chain. */
   from?: number;
@@ -53,8 +53,8 @@ export class ExportVerifier {
   /** What was read so far. */
   get summary() {
     const [from, to] = [this.#from, this.#last];
-    const { number: checkpoint, at } = this.#known?.newest ?? {};
-    return { chain: this.#merchantId, from, to, events: to - from + 1, checkpoint, at };
+    const { number: checkpoint, at, origin } = this.#known?.newest ?? {};
+    return { chain: this.#merchantId, from, to, events: to - from + 1, checkpoint, at, origin };
   }
 
   /** Looks at the next line, without its end. @returns the first fault; after one the rest means nothing. */
@@ -124,7 +124,7 @@ export class ExportVerifier {
   /** With the first line the chain has a name, and the checkpoints that were kept can be looked at. */
   #begin(line: object): AuditFault | undefined {
     if (this.#chain !== undefined) return undefined;
-    this.#merchantId = 'merchantId' in line ? String(line.merchantId) : '';
+    this.#merchantId = 'merchantId' in line && typeof line.merchantId === 'string' ? line.merchantId : '';
     this.#chain = new ChainVerifier(this.#merchantId, this.#from);
     this.#known = new KnownCheckpoints(this.#merchantId, this.#options.keys);
     for (const checkpoint of this.#options.kept ?? []) {

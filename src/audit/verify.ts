@@ -10,7 +10,8 @@ export interface AuditFault {
   detail: string;
 }
 
-const GENESIS = '00'.repeat(32);
+/** What the first of anything follows from: 32 zero bytes. */
+export const GENESIS = '00'.repeat(32);
 const FORMAT = Buffer.from('mbk-audit-v1');
 
 /** The hash an event must have: SHA-256 over its fields and the hash before it. The twin of audit_append(). */

@@ -12,7 +12,7 @@ import type { Base } from './base.ts';
 const ATTEMPT_MS = 5_000;
 
 /** Who proves what was done: the store of checkpoints, and, where there is a key to sign with, what makes them. */
-export function buildAudit(config: Config, secrets: Secrets, { database, logger }: Base) {
+export function buildAudit(config: Config, secrets: Secrets, { database, logger, monotonic }: Base) {
   const stores = { checkpoints: new CheckpointStore(database) };
   const { auditKmsKeyId: keyId, auditCheckpointBucket, awsRegion, deployment } = config;
   if (keyId === undefined) return { ...stores, checkpointer: undefined, auditing: [] };
@@ -41,6 +41,7 @@ export function buildAudit(config: Config, secrets: Secrets, { database, logger 
     origin: deployment,
     everyMs: config.auditCheckpointEveryMs,
     events: config.auditCheckpointEvents,
+    clock: monotonic,
   });
   return { ...stores, checkpointer, auditing: [checkpointer, signer, ...(bucket ? [bucket] : [])] };
 }

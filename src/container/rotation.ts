@@ -34,7 +34,6 @@ export function buildRotation(
     store,
     steps,
     keys,
-    iamKeys,
     onLeft: ({ merchantId, credentialId, version }, cause) => {
       logger.warn('rotation: a step was left to the worker', {
         ...{ merchantId, credentialId, version },

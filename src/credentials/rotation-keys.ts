@@ -1,11 +1,14 @@
 import type { Actor } from '../domain/audit.ts';
 import { accessKeyHint } from '../domain/credential.ts';
+import type { AccessKey } from '../domain/credential.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { MerchantId } from '../domain/ids.ts';
+import { assertActive } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IamAccessKey, IamKeys, KeyOwner } from './iam-keys.ts';
-import type { DueRotation } from './rotation-state.ts';
-import type { RotationKeyStore } from './rotation-key-store.ts';
+import type { DueRotation, RotationName } from './rotation-state.ts';
+import type { RotationKeyStore, UnneededKey } from './rotation-key-store.ts';
+import { failed } from './rotation-steps.ts';
 import type { StoredCredential } from './stored-credential.ts';
 import type { Vault } from './vault.ts';
 
@@ -16,9 +19,32 @@ export interface RotationKeysParts {
   iamKeys: IamKeys;
 }
 
+/** Errors with which IAM says that it made no key. */
+const NOT_MADE: ReadonlySet<ErrorCode> = new Set([
+  'credential.refused_by_aws',
+  'credential.not_usable',
+  'upstream.throttled',
+]);
+/** A key was made this long before or after it was asked for, by two clocks. Milliseconds. */
+const CLOCKS_APART_MS = 60_000;
+/** Longer than IAM is waited for, and shorter than a person takes to make another. Milliseconds. */
+const MADE_WITHIN_MS = 15_000;
+
+/** What a rotation of mode `iam` needs. @throws ServiceError request.invalid | credential.not_usable */
+export function assertMayMakeKeys({ kind, state }: Pick<StoredCredential, 'kind' | 'state'>): void {
+  if (kind !== 'access-key')
+    throw new ServiceError(
+      'request.invalid',
+      'Only access keys can be made at IAM. Send the new key itself.',
+      { problems: ['mode iam is for credentials of kind access-key'] },
+    );
+  assertActive(state);
+}
+
 /**
  * The keys at IAM of rotations that make their own: before one is made there is exactly one, and the one that is not needed any more is
- * deactivated first, where a person can still undo it, and deleted after a grace. Signed by the credential's current version, always.
+ * deactivated first, where a person can still undo it, and deleted after a grace. Signed by the credential's current version, always, and
+ * never by one that somebody froze.
  */
 export class RotationKeys {
   readonly #parts: RotationKeysParts;
@@ -28,27 +54,29 @@ export class RotationKeys {
   }
 
   /**
-   * Makes room for a new key: one that we deactivated is deleted before its grace is over.
-   * @returns whose keys they are.
-   * @throws ServiceError request.invalid (no access key) | credential.refused_by_aws, `refusal: key-limit`, for a second key that is not ours |
-   *   as IamKeys and Vault.open
+   * Makes the key of a rotation that has begun. That it is asked for is written down before, and which it is after: whoever finds the
+   * rotation without its process knows what to look for.
+   * @throws ServiceError credential.refused_by_aws, `refusal: key-limit`, for a second key that is not ours | rotation.failed when the
+   *   rotation was given up meanwhile | as IamKeys and Vault.open
    */
-  async makeRoom(actor: Actor, merchantId: MerchantId, stored: StoredCredential): Promise<KeyOwner> {
-    const { iamKeys, store } = this.#parts;
-    const owner = await this.#ownerOf(actor, merchantId, stored);
-    const left = await store.leftKeys(merchantId, stored.id);
-    for (const key of others(await iamKeys.list(owner), owner)) {
-      const name = left.find(({ keyHint }) => keyHint === accessKeyHint(key.accessKeyId));
-      if (name === undefined || key.state === 'active') throw noRoom(key);
-      await iamKeys.remove(owner, key.accessKeyId);
-      await store.keyDone(name, 'deleted');
-    }
-    return owner;
+  async make(actor: Actor, name: RotationName): Promise<AccessKey> {
+    const { credentials, iamKeys, store } = this.#parts;
+    const owner = await this.#ownerOf(actor, name, await credentials.get(name.merchantId, name.credentialId));
+    await this.#makeRoom(name, owner);
+    if (!(await store.keyAsked(name))) throw failed('interrupted');
+    const made = await iamKeys.create(owner).catch(async (error: unknown) => {
+      // Where this is not written, the key that is not there is looked for.
+      if (error instanceof ServiceError && NOT_MADE.has(error.code))
+        await store.keyRefused(name).catch(() => false);
+      throw error;
+    });
+    await store.keyMade(name, accessKeyHint(made.accessKeyId));
+    return made;
   }
 
   /**
    * Goes on with the key that a rotation left over: the one it replaced, or the one that never came into force.
-   * @throws ServiceError as IamKeys and Vault.open: to be tried again.
+   * @throws ServiceError as IamKeys and Vault.open, or while it cannot be said which key is meant: to be tried again.
    */
   async clean(actor: Actor, due: DueRotation): Promise<void> {
     const { credentials, iamKeys, store } = this.#parts;
@@ -58,39 +86,68 @@ export class RotationKeys {
       await store.keyDone(due, 'none');
       return;
     }
-    const owner = await this.#ownerOf(actor, due.merchantId, stored);
+    const owner = await this.#ownerOf(actor, due, stored);
+    const listed = others(await iamKeys.list(owner), owner);
+    // Read after the list: a key that a newer rotation made, and IAM listed, is known by now, or its rotation is pending.
     const unneeded = await store.unneededKey(due);
-    const keys = others(await iamKeys.list(owner), owner).filter((key) => isMeant(key, unneeded));
-    for (const { accessKeyId } of keys) {
-      if (due.keyState === 'deactivated') await iamKeys.remove(owner, accessKeyId);
-      else await iamKeys.deactivate(owner, accessKeyId);
+    if (unneeded.pending) throw notNow('another rotation of the credential is being tested');
+    const key = listed.find((one) => isMeant(one, unneeded));
+    if (key === undefined) return this.#notListed(due, unneeded);
+    // What a person activated again stays.
+    if (due.keyState === 'deactivated' && key.state === 'active') {
+      await store.keyDone(due, 'none');
+    } else if (due.keyState === 'deactivated') {
+      await iamKeys.remove(owner, key.accessKeyId);
+      await store.keyDone(due, 'deleted');
+    } else {
+      // Found by its age now, by its name from here on.
+      if (unneeded.keyHint === null) await store.keyMade(due, accessKeyHint(key.accessKeyId));
+      await iamKeys.deactivate(owner, key.accessKeyId);
+      await store.keyDone(due, 'deactivated');
     }
-    const done = due.keyState === 'deactivated' ? 'deleted' : 'deactivated';
-    await store.keyDone(due, keys.length === 0 ? 'none' : done);
   }
 
-  async #ownerOf(actor: Actor, merchantId: MerchantId, stored: StoredCredential): Promise<KeyOwner> {
+  /** One that we deactivated is deleted before its grace is over. */
+  async #makeRoom({ merchantId, credentialId }: RotationName, owner: KeyOwner): Promise<void> {
+    const { iamKeys, store } = this.#parts;
+    const left = await store.leftKeys(merchantId, credentialId);
+    for (const key of others(await iamKeys.list(owner), owner)) {
+      const name = left.find(({ keyHint }) => keyHint === accessKeyHint(key.accessKeyId));
+      if (name === undefined || key.state === 'active') throw noRoom(key);
+      await iamKeys.remove(owner, key.accessKeyId);
+      await store.keyDone(name, 'deleted');
+    }
+  }
+
+  /** IAM lists a new key everywhere only after a while. One that we deactivated was deleted: by us, before that could be written, or by its owner. */
+  async #notListed(due: DueRotation, { fresh }: UnneededKey): Promise<void> {
+    if (due.keyState === null && fresh) throw notNow('IAM may not list the key yet');
+    await this.#parts.store.keyDone(due, due.keyState === 'deactivated' ? 'deleted' : 'none');
+  }
+
+  async #ownerOf(actor: Actor, { merchantId }: RotationName, stored: StoredCredential): Promise<KeyOwner> {
+    assertMayMakeKeys(stored);
     const credential = await this.#parts.vault.open(actor, merchantId, stored.id, stored.version);
     if (credential.kind === 'access-key') return { accessKey: credential, principalArn: stored.principalArn };
-    throw new ServiceError(
-      'request.invalid',
-      'Only access keys can be made at IAM. Send the new key itself.',
-      {
-        problems: ['mode iam is for credentials of kind access-key'],
-      },
-    );
+    throw new ServiceError('internal', 'What was opened is of another kind than its record says.');
   }
 }
 
-/** What is known of a key that is not needed: its hint, or, where its process died before it told, that it is younger than the rotation. */
-function isMeant(key: IamAccessKey, { keyHint, startedAt }: { keyHint: string | null; startedAt: Date }) {
-  if (keyHint !== null) return accessKeyHint(key.accessKeyId) === keyHint;
-  // IAM tells whole seconds. There was no other key when the rotation began.
-  return key.createdAt.getTime() >= Math.floor(startedAt.getTime() / 1_000) * 1_000;
+/** By its hint; or, where its process died before it told, by when it was made, and that it is none we ever had. */
+function isMeant(key: IamAccessKey, { keyHint, askedAt, live, known }: UnneededKey): boolean {
+  const hint = accessKeyHint(key.accessKeyId);
+  if (keyHint !== null) return hint === keyHint && !live.includes(hint);
+  if (askedAt === null || known.includes(hint)) return false;
+  const after = key.createdAt.getTime() - askedAt.getTime();
+  return after >= -CLOCKS_APART_MS && after <= MADE_WITHIN_MS;
 }
 
 function others(keys: readonly IamAccessKey[], { accessKey }: KeyOwner): IamAccessKey[] {
   return keys.filter(({ accessKeyId }) => accessKeyId !== accessKey.accessKeyId);
+}
+
+function notNow(why: string): ServiceError {
+  return new ServiceError('rotation.in_progress', `The key at IAM that is not needed has to wait: ${why}.`);
 }
 
 function noRoom({ accessKeyId, state }: IamAccessKey): ServiceError {

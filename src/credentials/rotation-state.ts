@@ -46,6 +46,8 @@ export interface BegunRotation extends RotationName {
 export type BeginAnswer =
   | { verdict: 'begun'; rotation: BegunRotation }
   | { verdict: 'missing' }
+  /** Another credential is of the same IAM user. */
+  | { verdict: 'shared'; credentialId: CredentialId }
   | { verdict: 'in_progress'; state: RotationState; version: number; retryAfterSeconds: number }
   | { verdict: 'too_soon'; retryAfterSeconds: number };
 
@@ -55,6 +57,8 @@ export interface DueRotation extends RotationName {
   mode: RotationMode;
   /** Of mode `iam`, when it is over: what was done at IAM with the key that is not needed any more. */
   keyState: KeyState | null;
+  /** A deactivated key has had its grace. */
+  keyDue: boolean;
   /** The state for which the labels in Secrets Manager were moved. */
   labelled: RotationState | null;
   overlapOver: boolean | null;

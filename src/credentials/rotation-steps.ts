@@ -62,7 +62,7 @@ export class RotationSteps {
     const { merchantId, credentialId } = name;
     const stored = await credentials.get(merchantId, credentialId);
     const sealed = await store.openPending(actor, name);
-    if (sealed === undefined) throw failed('interrupted');
+    if (sealed === undefined) return this.#decided(name);
     const credential = keysIn(await secrets.open(name, sealed));
     const identity = await this.#parts.identity.checkCredential(credential, stored.region);
     const warnings = await this.#lost(actor, { merchantId, stored, credential });
@@ -71,6 +71,13 @@ export class RotationSteps {
     if (outcome === 'missing') throw failed('interrupted');
     vault.forgetCurrent(merchantId, credentialId);
     return outcome;
+  }
+
+  /** @returns how a rotation without a pending version stands: somebody else was faster. @throws ServiceError rotation.failed when it was never sealed */
+  async #decided(name: RotationName): Promise<RotationState> {
+    const state = await this.#parts.store.stateOf(name);
+    if (state === undefined || state === 'pending') throw failed('interrupted');
+    return state;
   }
 
   /** Moves the labels in Secrets Manager to where the versions of the credential now are, and writes that down. @throws ServiceError vault.unavailable */
@@ -104,7 +111,7 @@ export class RotationSteps {
   }
 }
 
-/** What is rotated is keys: the store begins no rotation of a role. */
+/** What is rotated is keys: refuseOtherKind() and assertMayMakeKeys() let no rotation of a role begin. */
 function keysIn(material: StoredMaterial): AwsCredential {
   if (material.kind !== 'assume-role') return material;
   throw new ServiceError('internal', 'A role is not rotated.');

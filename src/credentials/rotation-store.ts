@@ -17,7 +17,7 @@ import type {
 import type { SealedVersion, VersionLabels } from './secret-vault.ts';
 import type { CurrentVersion } from './stored-credential.ts';
 
-/** How long a step is one process's alone: longer than all of its calls to AWS. Seconds. */
+/** How long a step is one process's alone. Where its calls to AWS take longer, another goes on with it, and it finds that so. Seconds. */
 const LEASE_SECONDS = 60;
 /** A pending rotation that is older has lost its material or waits for what does not come. Seconds. */
 const PENDING_SECONDS = 600;
@@ -74,6 +74,10 @@ export class RotationStore {
   openPending(actor: Actor, name: RotationName): Promise<SealedVersion | undefined> {
     const { merchantId, credentialId, version } = name;
     return this.#database.asTenant(merchantId, async (tx) => {
+      const row = await tx.credentialVersion.findFirst({
+        where: { merchantId, credentialId, version, state: 'pending' },
+      });
+      if (row?.wrappedKey == null) return undefined;
       await appendAudit(tx, merchantId, {
         actor: actor.subject,
         action: 'credential.opened',
@@ -82,10 +86,6 @@ export class RotationStore {
         requestId: actor.requestId,
         body: { version },
       });
-      const row = await tx.credentialVersion.findFirst({
-        where: { merchantId, credentialId, version, state: 'pending' },
-      });
-      if (row?.wrappedKey == null) return undefined;
       const { kmsKeyArn, secretName, secretVersionId } = row;
       return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
     });
@@ -142,6 +142,14 @@ export class RotationStore {
     return rows.map(toName);
   }
 
+  /** Overlaps that are over, longest first. */
+  async over(limit: number): Promise<RotationName[]> {
+    const rows = await this.#database.query<ChangeRow>(
+      Prisma.sql`SELECT * FROM rotations_over(${limit}::integer)`,
+    );
+    return rows.map(toName);
+  }
+
   /** Takes one that is due; undefined when another process has it. */
   async take(name: RotationName): Promise<DueRotation | undefined> {
     const taken = await this.#one<Omit<DueRotation, keyof RotationName> | null>(
@@ -176,6 +184,14 @@ export class RotationStore {
         SELECT approved_account_id AS account FROM credentials
         WHERE merchant_id = ${merchantId} AND id = ${credentialId} AND approved_until > clock_timestamp()`;
       return row?.account;
+    });
+  }
+
+  /** How one stands. */
+  stateOf({ merchantId, credentialId, version }: RotationName): Promise<RotationState | undefined> {
+    return this.#database.asTenant(merchantId, async (tx) => {
+      const row = await tx.credentialRotation.findFirst({ where: { merchantId, credentialId, version } });
+      return row?.state as RotationState | undefined;
     });
   }
 

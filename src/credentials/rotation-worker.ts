@@ -1,6 +1,6 @@
-import type { ServiceError } from '../domain/errors.ts';
 import type { Logger } from '../observability/logger.ts';
 import { errorFields } from '../observability/logger.ts';
+import { reasonOf } from './data-keys.ts';
 import type { OpenedCache } from './opened-cache.ts';
 import type { RotationKeys } from './rotation-keys.ts';
 import type { DueRotation, RotationChange, RotationName } from './rotation-state.ts';
@@ -10,7 +10,7 @@ import type { RotationStore } from './rotation-store.ts';
 import type { Vault } from './vault.ts';
 
 export interface RotationWorkerParts {
-  store: Pick<RotationStore, 'due' | 'take' | 'fail' | 'retire' | 'changed'>;
+  store: Pick<RotationStore, 'due' | 'over' | 'take' | 'fail' | 'retire' | 'changed'>;
   steps: Pick<RotationSteps, 'prove' | 'label'>;
   keys: Pick<RotationKeys, 'clean'>;
   vault: Pick<Vault, 'forgetCurrent'>;
@@ -19,6 +19,7 @@ export interface RotationWorkerParts {
 }
 
 const DUE_AT_ONCE = 50;
+const OVER_AT_ONCE = 200;
 const AT_ONE_TIME = 4;
 const ACTOR = { subject: 'system', requestId: 'rotation' };
 
@@ -30,6 +31,7 @@ export class RotationWorker implements AsyncDisposable {
   readonly #parts: RotationWorkerParts;
   /** Told already; the database tells each change for a while. */
   #known: ReadonlySet<string> = new Set();
+  #telling: Promise<void> | undefined;
   #running: Promise<void> | undefined;
   #stopped = false;
 
@@ -37,19 +39,34 @@ export class RotationWorker implements AsyncDisposable {
     this.#parts = parts;
   }
 
-  /** One at a time: while one runs, others are that one. @throws ServiceError ledger.unavailable */
-  round(): Promise<void> {
-    this.#running ??= this.#round().finally(() => (this.#running = undefined));
-    return this.#running;
+  /**
+   * What concerns the database alone, then the steps. Each one at a time: while one runs, others are that one. So an AWS that does not answer
+   * delays neither what this process is told nor the end of an overlap. @throws ServiceError ledger.unavailable
+   */
+  async round(): Promise<void> {
+    this.#telling ??= this.#tell().finally(() => (this.#telling = undefined));
+    await this.#telling;
+    this.#running ??= this.#goOnWithAll().finally(() => (this.#running = undefined));
+    await this.#running;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopped = true;
-    await this.#running?.catch(() => undefined);
+    await Promise.allSettled([this.#telling, this.#running]);
   }
 
-  async #round(): Promise<void> {
-    this.#forget(await this.#parts.store.changed());
+  async #tell(): Promise<void> {
+    const { store } = this.#parts;
+    this.#forget(await store.changed());
+    for (const name of await store.over(OVER_AT_ONCE)) {
+      await store.retire(ACTOR, name).catch((error: unknown) => {
+        this.#waits(name, error);
+      });
+    }
+  }
+
+  async #goOnWithAll(): Promise<void> {
+    if (this.#stopped) return;
     const due = (await this.#parts.store.due(DUE_AT_ONCE)).values();
     // One secret that does not answer must not keep the others waiting.
     await Promise.all(
@@ -77,16 +94,19 @@ export class RotationWorker implements AsyncDisposable {
       const taken = await this.#parts.store.take(name);
       if (taken !== undefined) await this.#step(taken);
     } catch (error) {
-      const { merchantId, credentialId, version } = name;
-      this.#parts.logger.warn('rotation waits: its step is tried again', {
-        ...{ merchantId, credentialId, version },
-        ...errorFields(error),
-      });
+      this.#waits(name, error);
     }
   }
 
+  #waits(name: RotationName, error: unknown): void {
+    this.#parts.logger.warn('rotation waits: its step is tried again', {
+      ...nameOf(name),
+      ...errorFields(error),
+    });
+  }
+
   async #step(due: DueRotation): Promise<void> {
-    const { store, steps, logger } = this.#parts;
+    const { store, steps, keys, logger } = this.#parts;
     if (due.state === 'pending') {
       const outcome = await this.#prove(due);
       logger.warn('rotation resumed: its process is gone', { ...nameOf(due), outcome });
@@ -94,9 +114,12 @@ export class RotationWorker implements AsyncDisposable {
     } else if (due.state === 'overlap' && due.overlapOver === true) {
       if (await store.retire(ACTOR, due)) await steps.label(due, 'retired');
     } else if (due.labelled !== due.state) {
-      await steps.label(due, due.state);
+      await steps.label(due, due.state).catch(async (error: unknown) => {
+        if (hasKeyToClean(due)) await keys.clean(ACTOR, due);
+        throw error;
+      });
     } else {
-      await this.#parts.keys.clean(ACTOR, due);
+      await keys.clean(ACTOR, due);
     }
   }
 
@@ -115,9 +138,10 @@ export class RotationWorker implements AsyncDisposable {
   }
 }
 
-function reasonOf(error: ServiceError): string {
-  const reason = error.options.extra?.['reason'];
-  return typeof reason === 'string' ? reason : error.code;
+/** A key that nobody needs does not wait for labels. */
+function hasKeyToClean({ mode, state, keyState, keyDue }: DueRotation): boolean {
+  if (mode !== 'iam' || state === 'pending' || state === 'overlap') return false;
+  return keyState === null || (keyState === 'deactivated' && keyDue);
 }
 
 function nameOf({ merchantId, credentialId, version }: RotationName) {

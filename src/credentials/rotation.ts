@@ -5,8 +5,8 @@ import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { notFound } from './credential-state.ts';
-import type { IamKeys } from './iam-keys.ts';
 import { keyHint } from './material.ts';
+import { assertMayMakeKeys } from './rotation-keys.ts';
 import type { RotationKeys } from './rotation-keys.ts';
 import { accountChanged, failed, isUnknownKey } from './rotation-steps.ts';
 import type { RotationSteps, RotationStepsParts } from './rotation-steps.ts';
@@ -22,8 +22,7 @@ import type { CurrentVersion, StoredCredential } from './stored-credential.ts';
 export interface RotationParts extends RotationStepsParts {
   audit: AuditTrail;
   steps: RotationSteps;
-  keys: Pick<RotationKeys, 'makeRoom'>;
-  iamKeys: Pick<IamKeys, 'create'>;
+  keys: Pick<RotationKeys, 'make'>;
   /** A step was left to the worker, which does it again. */
   onLeft: (name: RotationName, cause: unknown) => void;
 }
@@ -36,7 +35,7 @@ export interface Rotated {
 /** Where the new material of a rotation comes from. It is made when the rotation has begun, once. */
 interface NewMaterial {
   mode: RotationMode;
-  make: () => Promise<AwsCredential>;
+  make: (begun: BegunRotation) => Promise<AwsCredential>;
 }
 
 /** How long a key that was made a moment ago is asked for again. Milliseconds. */
@@ -81,13 +80,16 @@ export class Rotations {
 
   /**
    * Rotates to a new key of the same IAM user, which is made with the current one; the old one is deactivated after the overlap, and deleted
-   * after a grace. @throws ServiceError as `rotate` and RotationKeys.makeRoom
+   * after a grace. @throws ServiceError as `rotate` and RotationKeys.make; request.invalid where another credential is of the same IAM user
    */
   async rotateAtIam(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<Rotated> {
-    const { credentials, keys, iamKeys } = this.#parts;
+    const { credentials, keys } = this.#parts;
     const stored = await credentials.get(merchantId, credentialId);
-    const owner = await keys.makeRoom(actor, merchantId, stored);
-    return this.#rotate(actor, stored, merchantId, { mode: 'iam', make: () => iamKeys.create(owner) });
+    assertMayMakeKeys(stored);
+    return this.#rotate(actor, stored, merchantId, {
+      mode: 'iam',
+      make: (begun) => keys.make(actor, begun),
+    });
   }
 
   async #rotate(
@@ -104,12 +106,11 @@ export class Rotations {
       ),
     );
     try {
-      await this.#seal(begun, await source.make());
+      await this.#seal(begun, await source.make(begun));
       // Somebody may have given it up meanwhile, or rolled it back.
       if ((await this.#prove(actor, begun, source.mode)) === 'failed') throw failed('timed-out');
     } catch (error) {
-      await this.#giveUp(actor, begun, error);
-      throw error;
+      if (!(await this.#cameIntoForce(actor, begun, error))) throw error;
     }
     await this.#label(begun, 'overlap');
     return this.#result(merchantId, credentialId);
@@ -179,13 +180,21 @@ export class Rotations {
     return this.#parts.steps.prove(actor, begun);
   }
 
-  /** The caller is told no, so nothing may come of it later. Where the database is away, the worker decides, and the caller has to look. */
-  async #giveUp(actor: Actor, begun: BegunRotation, error: unknown): Promise<void> {
+  /**
+   * The caller is told no, so nothing may come of it later: it is given up. Where the database is away, the worker decides, and the caller has to
+   * look. @returns whether it is in force all the same: another process went on with it, because this one took long.
+   */
+  async #cameIntoForce(actor: Actor, begun: BegunRotation, error: unknown): Promise<boolean> {
+    const { store, onLeft } = this.#parts;
     const code = error instanceof ServiceError ? error.code : 'internal';
-    if (code === 'ledger.unavailable') return;
-    await this.#parts.store.fail(actor, begun, code).catch((cause: unknown) => {
-      this.#parts.onLeft(begun, cause);
-    });
+    if (code === 'ledger.unavailable') return false;
+    try {
+      if (await store.fail(actor, begun, code)) return false;
+      return ['overlap', 'retired'].includes((await store.stateOf(begun)) ?? '');
+    } catch (cause) {
+      onLeft(begun, cause);
+      return false;
+    }
   }
 
   async #label(name: RotationName, state: 'overlap' | 'rolled-back'): Promise<void> {
@@ -203,6 +212,15 @@ export class Rotations {
   }
 }
 
+const WHY_IN_PROGRESS = {
+  overlap: (version: string) =>
+    `${version} was put in force a moment ago and the one before is in its overlap: roll it back, or wait until it is over`,
+  pending: (version: string) =>
+    `${version} is being tested: GET /credentials/:cid/rotation tells how it ends`,
+  labels: (version: string) =>
+    `the labels of ${version} in Secrets Manager could not be moved yet, which is tried again by itself`,
+};
+
 /** @throws ServiceError */
 function begunOf(answer: BeginAnswer): BegunRotation {
   switch (answer.verdict) {
@@ -210,12 +228,17 @@ function begunOf(answer: BeginAnswer): BegunRotation {
       return answer.rotation;
     case 'missing':
       throw notFound();
+    case 'shared':
+      throw new ServiceError(
+        'request.invalid',
+        `Credential ${answer.credentialId} is of the same IAM user, whose keys would be mistaken for those of this one. Delete it, or send the new key itself.`,
+        { problems: ['mode iam is for an IAM user whom one credential is of'] },
+      );
     case 'in_progress': {
       const { state, version, retryAfterSeconds } = answer;
-      const why =
-        state === 'overlap'
-          ? `version ${String(version)} was put in force a moment ago and the one before is in its overlap: roll it back, or wait until it is over`
-          : `version ${String(version)} is being tested: GET /credentials/:cid/rotation tells how it ends`;
+      const why = WHY_IN_PROGRESS[state === 'pending' || state === 'overlap' ? state : 'labels'](
+        `version ${String(version)}`,
+      );
       throw new ServiceError('rotation.in_progress', `One rotation at a time: ${why}.`, {
         retryAfterSeconds,
         extra: { state, version },

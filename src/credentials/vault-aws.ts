@@ -143,7 +143,10 @@ export class AwsSecretVault implements SecretVault, Disposable {
     } catch (error) {
       const failure = describeAwsFailure('secretsmanager:UpdateSecretVersionStage', error);
       if (isGone(failure)) return;
-      throw notNow(failure, 'The labels of a secret could not be moved. Nothing depends on them.');
+      throw notNow(
+        failure,
+        'The labels of a secret could not be moved. No call depends on them; the next rotation waits for them.',
+      );
     }
   }
 

@@ -7,6 +7,8 @@ import type { CallIntent, HoldAnswer, LimitUse } from './call-intent.ts';
 
 /** At most this many calls share a commit: beyond it a batch takes longer than what it saves. */
 const BATCH_SIZE_MAX = 256;
+/** And of one merchant while others call as well: some 10 ms of Postgres, which is what a flood makes them wait (docs/performance.md). */
+const BATCH_PART_MAX = 16;
 
 interface Hold {
   merchantId: MerchantId;
@@ -38,7 +40,11 @@ export class LedgerStore {
   constructor(database: Database, options: { processId: string }) {
     this.#database = database;
     this.#processId = options.processId;
-    const fair = { sizeMax: BATCH_SIZE_MAX, ownerOf: (item: { merchantId: MerchantId }) => item.merchantId };
+    const turns = {
+      ownerOf: (item: { merchantId: MerchantId }) => item.merchantId,
+      partMax: BATCH_PART_MAX,
+    };
+    const fair = { sizeMax: BATCH_SIZE_MAX, turns };
     this.#holds = new Batcher<Hold, HoldAnswer>({ ...fair, run: (items) => this.#hold(items) });
     this.#settlements = new Batcher<Settlement, boolean>({ ...fair, run: (items) => this.#settle(items) });
   }

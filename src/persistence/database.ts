@@ -47,12 +47,13 @@ export class Database implements AsyncDisposable {
   /**
    * Runs `work` in one transaction that sees and writes this merchant's rows only. Keep it short: it holds a connection.
    * @param options.timeoutMs for the few statements that may take longer than those of a request.
+   * @param options.snapshot all statements see one moment; for reads that must fit together.
    * @throws ServiceError ledger.unavailable when Postgres cannot be reached or is too slow.
    */
   asTenant<T>(
     merchantId: MerchantId,
     work: (tx: Tx) => Promise<T>,
-    { timeoutMs }: { timeoutMs?: number } = {},
+    { timeoutMs, snapshot = false }: { timeoutMs?: number; snapshot?: boolean } = {},
   ): Promise<T> {
     const run = () =>
       this.#prisma.$transaction(
@@ -62,7 +63,11 @@ export class Database implements AsyncDisposable {
             await tx.$executeRaw`SELECT set_config('statement_timeout', ${String(timeoutMs)}, true)`;
           return work(tx);
         },
-        { maxWait: 3_000, timeout: timeoutMs ?? 10_000 },
+        {
+          maxWait: 3_000,
+          timeout: timeoutMs ?? 10_000,
+          ...(snapshot && { isolationLevel: 'RepeatableRead' as const }),
+        },
       );
     return translateDatabaseErrors(() => (timeoutMs === undefined ? run() : withPatience(timeoutMs, run)));
   }

@@ -1,15 +1,17 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const SQL = 'prisma/migrations/20261121193000_checkpoints/migration.sql';
+const MAKING = 'prisma/migrations/20261121201000_checkpoint_chains/migration.sql';
 const CHECKPOINTS = 'test/server/checkpoints.test.ts';
 const EXPORT = 'test/server/audit-export.test.ts';
+const STORED = 'test/unit/verify-checkpoints.test.ts';
 const OFFLINE = 'test/unit/verify-export.test.ts';
 
 /** What is signed of the audit trail, and what that shows. */
 export const CHECKPOINTING: readonly Mutant[] = [
   {
     name: 'A checkpoint names the one before it.',
-    file: SQL,
+    file: MAKING,
     find: "encode(coalesce(last.hash, decode(repeat('00', 32), 'hex')), 'hex'));",
     replace: "repeat('00', 32));",
     test: CHECKPOINTS,
@@ -17,7 +19,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'Leaves are salted anew for each checkpoint, so that nobody sees who was idle.',
-    file: SQL,
+    file: MAKING,
     find: 'made.blind := sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));',
     replace: "made.blind := sha256('blind');",
     test: CHECKPOINTS,
@@ -33,7 +35,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'Of many replicas one makes the checkpoint: who is at it has a lease.',
-    file: SQL,
+    file: MAKING,
     find: 'WHERE c.number = last.number AND c.sign_after <= clock_timestamp();',
     replace: 'WHERE c.number = last.number;',
     test: CHECKPOINTS,
@@ -41,11 +43,43 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'A chain that went back is told.',
-    file: SQL,
+    file: MAKING,
     find: 'WHERE n.seq <= n.before)',
     replace: 'WHERE n.seq < 0)',
     test: CHECKPOINTS,
     testName: 'is an alarm',
+  },
+  {
+    name: 'A chain that is gone is told, even when a new one came.',
+    file: MAKING,
+    find: '+ (SELECT count(*) FROM changed n WHERE n.before IS NULL))',
+    replace: '+ 0)',
+    test: CHECKPOINTS,
+    testName: 'is an alarm, even when',
+  },
+  {
+    name: 'A number of a checkpoint belongs to the first copy that had it.',
+    file: 'src/audit/checkpoint-bucket-aws.ts',
+    find: "      IfNoneMatch: '*',\n",
+    replace: '',
+    test: CHECKPOINTS,
+    testName: 'takes no number from the one before',
+  },
+  {
+    name: 'That no checkpoint is made is told, whatever the clock of the database says.',
+    file: 'src/audit/checkpointer.ts',
+    find: 'if (behindMs >= everyMs + lateMs)',
+    replace: 'if (behindMs >= Infinity)',
+    test: CHECKPOINTS,
+    testName: 'none is made',
+  },
+  {
+    name: 'Copies that have piled up do not hold back the next checkpoint.',
+    file: 'src/audit/checkpointer.ts',
+    find: 'if (this.#closing || clock.now() > until) return;',
+    replace: '',
+    test: CHECKPOINTS,
+    testName: 'have piled up',
   },
   {
     name: 'Copies are locked in compliance mode: not even their owner removes one.',
@@ -58,7 +92,7 @@ export const CHECKPOINTING: readonly Mutant[] = [
   {
     name: 'A copy that could not be made is made later.',
     file: 'src/audit/checkpointer.ts',
-    find: '          // The others would fail alike; their lease ends.\n          return;',
+    find: '        // The others would fail alike; their lease ends.\n        return;',
     replace: '',
     test: CHECKPOINTS,
     testName: 'S3: checkpoints',
@@ -124,11 +158,75 @@ export const CHECKPOINTING: readonly Mutant[] = [
   },
   {
     name: 'The verifier of the database finds that leaves are gone.',
+    file: 'src/audit/root-window.ts',
+    find: 'return rootOf(leaves)?.equals(this.#book.root(number)) !== true;',
+    replace: 'return rootOf(leaves) === undefined;',
+    test: STORED,
+    testName: 'show a rewrite between two',
+  },
+  {
+    name: 'The verifier of the database finds a leaf that is one too many.',
+    file: 'src/audit/root-window.ts',
+    find: 'if (this.#counts[index] !== length) return true;',
+    replace: '',
+    test: STORED,
+    testName: 'one too many',
+  },
+  {
+    name: 'All roots are recomputed in as many walks as memory asks for, and none is left out.',
+    file: 'scripts/cli/verify-chains.ts',
+    find: '?? (await checkOtherRoots({ checkpoints, merchants }, verifier))',
+    replace: '',
+    test: STORED,
+    testName: 'show a rewrite between two',
+  },
+  {
+    name: 'The hashes of a fixed number of leaves are in memory, however many roots there are.',
     file: 'src/audit/verify-checkpoints.ts',
-    find: "if (rootOf(leaves)?.toString('hex') !== root)",
-    replace: "if (rootOf(leaves)?.toString('hex').length === 1)",
+    find: 'if (size > room && this.#done > begin) break;',
+    replace: '',
+    test: STORED,
+    testName: 'in as many walks',
+  },
+  {
+    name: 'Who removes all checkpoints is found by whoever has the key.',
+    file: 'scripts/cli/verify-chains.ts',
+    find: '?? noneAtAll(verifier, options)',
+    replace: '',
+    test: STORED,
+    testName: 'no checkpoint at all',
+  },
+  {
+    name: 'A checkpoint that lost a chain is a fault.',
+    file: 'src/audit/verify-checkpoints.ts',
+    find: 'return body.chains < this.#chains ?',
+    replace: 'return body.chains < 0 ?',
+    test: STORED,
+    testName: 'fewer chains',
+  },
+  {
+    name: 'Of two copies with one number both are compared.',
+    file: 'src/audit/verify-checkpoints.ts',
+    find: '[...(this.#kept.get(number) ?? []), body]',
+    replace: '[body]',
+    test: STORED,
+    testName: 'two have one number',
+  },
+  {
+    name: 'A page of a chain and its head are of one moment.',
+    file: 'src/audit/audit-store.ts',
+    find: '{ snapshot: true }',
+    replace: '{ snapshot: false }',
     test: EXPORT,
-    testName: 'a leaf was removed',
+    testName: 'is written to meanwhile',
+  },
+  {
+    name: 'A kept checkpoint that is compared with nothing is not passed over.',
+    file: 'scripts/cli/verify-exports.ts',
+    find: 'if (early !== undefined)',
+    replace: 'if (early === null)',
+    test: OFFLINE,
+    testName: 'was kept earlier than',
   },
   {
     name: 'A service without a key to sign with says so when it starts.',

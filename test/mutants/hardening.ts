@@ -33,8 +33,15 @@ export const HARDENING: readonly Mutant[] = [
   {
     name: 'One merchant fills no batch that others wait for.',
     file: 'src/ledger/batcher.ts',
-    find: "const owner = this.#options.ownerOf?.(item) ?? '';",
+    find: "const owner = this.#options.turns?.ownerOf(item) ?? '';",
     replace: "const owner = '';",
+    test: 'test/unit/batcher.test.ts',
+  },
+  {
+    name: 'While others call, one merchant makes no long batches.',
+    file: 'src/ledger/batcher.ts',
+    find: 'return alone ? sizeMax : turns.partMax;',
+    replace: 'return sizeMax;',
     test: 'test/unit/batcher.test.ts',
   },
   {

@@ -1,6 +1,8 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const MIGRATION = 'prisma/migrations/20261121192000_rotation/migration.sql';
+const ORDER = 'prisma/migrations/20261121202000_rotation_order/migration.sql';
+const ORDERED = 'test/server/rotation-order.test.ts';
 const ROTATION = 'test/server/rotation.test.ts';
 
 /** Another key in the place of a stored one, under running calls. */
@@ -28,9 +30,9 @@ export const ROTATING: readonly Mutant[] = [
   },
   {
     name: 'What is retired is shredded.',
-    file: MIGRATION,
-    find: "AND version = r.replaces AND state = 'previous';\n    -- Who",
-    replace: "AND version = r.replaces AND state = 'never';\n    -- Who",
+    file: ORDER,
+    find: "AND version = r.replaces AND state = 'previous';",
+    replace: "AND version = r.replaces AND state = 'never';",
     test: ROTATION,
   },
   {
@@ -50,8 +52,8 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A test that failed leaves nothing pending.',
     file: 'src/credentials/rotation.ts',
-    find: 'await this.#giveUp(actor, begun, error);',
-    replace: '',
+    find: 'if (await store.fail(actor, begun, code)) return false;',
+    replace: "if (code !== '') return false;",
     test: ROTATION,
   },
   {
@@ -81,5 +83,96 @@ export const ROTATING: readonly Mutant[] = [
     find: "if (name === undefined || key.state === 'active') throw noRoom(key);",
     replace: '',
     test: ROTATION,
+  },
+  {
+    name: 'A key at IAM is taken for a lost one only if it was made when one was asked for.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: '&& after <= MADE_WITHIN_MS;',
+    replace: ';',
+    test: ORDERED,
+  },
+  {
+    name: 'Before a key is made at IAM it is written down that one is asked for.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "if (!(await store.keyAsked(name))) throw failed('interrupted');",
+    replace: '',
+    test: ORDERED,
+  },
+  {
+    name: 'Where IAM refused to make a key none is looked for.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: 'await store.keyRefused(name).catch(() => false);',
+    replace: 'await Promise.resolve();',
+    test: ORDERED,
+  },
+  {
+    name: 'A key that its owner activated again is not deleted.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "if (due.keyState === 'deactivated' && key.state === 'active') {",
+    replace: 'if (due.version < 0) {',
+    test: ORDERED,
+  },
+  {
+    name: 'A key that IAM does not list yet is looked for again.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "if (due.keyState === null && fresh) throw notNow('IAM may not list the key yet');",
+    replace: '',
+    test: ORDERED,
+  },
+  {
+    name: 'A key that was deleted is recorded, though its process died over it.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "due.keyState === 'deactivated' ? 'deleted' : 'none'",
+    replace: "'none'",
+    test: ORDERED,
+  },
+  {
+    name: 'A frozen credential signs nothing at IAM.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: '  assertActive(state);\n',
+    replace: "  if (state === 'unsafe') assertActive(state);\n",
+    test: ORDERED,
+  },
+  {
+    name: 'A key at IAM that nobody needs does not wait for labels.',
+    file: 'src/credentials/rotation-worker.ts',
+    find: 'if (hasKeyToClean(due)) await keys.clean(ACTOR, due);',
+    replace: '',
+    test: ORDERED,
+  },
+  {
+    name: 'Overlaps end while steps wait for AWS.',
+    file: 'src/credentials/rotation-worker.ts',
+    find: 'await store.over(OVER_AT_ONCE)',
+    replace: '[] as RotationName[]',
+    test: 'test/unit/rotation-worker.test.ts',
+  },
+  {
+    name: 'A request that was overtaken says that its version is in force.',
+    file: 'src/credentials/rotation.ts',
+    find: "return ['overlap', 'retired'].includes((await store.stateOf(begun)) ?? '');",
+    replace: 'return false;',
+    test: 'test/unit/rotation-worker.test.ts',
+  },
+  {
+    name: 'A new key is made only for an IAM user whom one credential is of.',
+    file: ORDER,
+    find: "IF FOUND AND p_rules->>'mode' = 'iam' THEN",
+    replace: 'IF false THEN',
+    test: ORDERED,
+  },
+  {
+    name: 'A rotation waits while the version in force bears AWSPENDING.',
+    file: ORDER,
+    find: '\n      AND labelled IS NULL;',
+    replace: '\n      AND false;',
+    test: ORDERED,
+  },
+  {
+    name: 'The end of an overlap is not slept over.',
+    file: ORDER,
+    find: 'WHERE t.state = r.state AND t.ends > at))',
+    replace: 'WHERE false))',
+    test: ORDERED,
   },
 ];

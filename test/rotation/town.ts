@@ -18,6 +18,8 @@ export interface TownOptions {
   database: TestDatabase;
   /** What Node is told to run as the service; default: from source. */
   entry?: readonly string[];
+  /** Settings besides the town's own. */
+  env?: Record<string, string>;
 }
 
 export interface Key {
@@ -59,7 +61,7 @@ export class Town implements AsyncDisposable {
     this.#operatorToken = parts.operatorToken;
   }
 
-  static async open({ database, entry }: TownOptions): Promise<Town> {
+  static async open({ database, entry, env: more }: TownOptions): Promise<Town> {
     const standIn = await startStandIn();
     const admin = new pg.Pool({
       connectionString: database.adminUrl,
@@ -75,6 +77,7 @@ export class Town implements AsyncDisposable {
       DATABASE_CONNECTIONS_MAX: '10',
       LOG_LEVEL: 'warn',
       AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true',
+      ...more,
     };
     const operator = await createOperatorKey({
       adminUrl: database.adminUrl,
@@ -95,11 +98,11 @@ export class Town implements AsyncDisposable {
   }
 
   /** A key pair that AWS knows from now on. */
-  newKey(accountId: string): Key {
+  newKey(accountId: string, more: { arn?: string; createdAtMs?: number } = {}): Key {
     this.#keys += 1;
     const accessKeyId = `AKIATOWN${String(this.#keys).padStart(12, '0')}`;
     const key = { accessKeyId, secretAccessKey: `town/${String(this.#keys)}/`.padEnd(40, 't'), accountId };
-    this.standIn.addAccessKey(key);
+    this.standIn.addAccessKey({ ...key, ...more });
     return key;
   }
 

@@ -11,12 +11,14 @@ import { readPublicKey } from '../../src/audit/checkpoint.ts';
 import type { ProvenCheckpoint } from '../../src/audit/checkpoint.ts';
 import { hashOf } from '../../src/audit/verify.ts';
 import { ExportVerifier } from '../../src/audit/verify-export.ts';
+import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { ROUTES } from '../../src/http/routes.ts';
 import type { Route } from '../../src/http/route.ts';
 import { MerchantStore } from '../../src/merchants/merchant-store.ts';
 import { Database } from '../../src/persistence/database.ts';
-import { verifyDatabase } from '../../scripts/cli/verify-chains.ts';
+import type { Tx } from '../../src/persistence/database.ts';
+import { verifyChain, verifyDatabase } from '../../scripts/cli/verify-chains.ts';
 import { AWS } from '../support/aws-keys.ts';
 import { setPlan } from '../support/limits.ts';
 import { startReceiver } from '../support/receiver.ts';
@@ -213,7 +215,9 @@ describe('npm run audit:verify', () => {
       verify(['--export', whole, '--public-key', whole]),
     ]);
     expect(good).toMatchObject({ code: 0, stderr: '' });
-    expect(good.stdout).toMatch(/^ok {6}merchant-a: events 1 to \d+, signed by checkpoint \d+ of 20\S+Z\n$/);
+    expect(good.stdout).toMatch(
+      /^ok {6}merchant-a: events 1 to \d+, signed by checkpoint \d+ of main, 20\S+Z\n$/,
+    );
     expect(JSON.parse(piped.stdout)).toMatchObject({ chain: 'merchant-a', from: 1 });
     expect(bad.stdout).toMatch(/^BROKEN {2}merchant-a: event 1: .+\(hash\)\n$/);
     expect([piped, bad, missing, noKey, wrong].map(({ code }) => code)).toEqual([0, 1, 2, 2, 2]);
@@ -237,8 +241,46 @@ describe('npm run audit:verify', () => {
     const { code, stdout, stderr } = await verify(args, { databaseUrl });
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     expect(stdout).toMatch(
-      /ok {6}merchant-b: \d+ events\nok {6}checkpoints: (\d+) signed, \1 held against all chains\n$/,
+      /ok {6}merchant-b: \d+ events\nok {6}checkpoints: (\d+) signed for main, \1 held against all chains\n$/,
     );
+  });
+
+  test('finds nothing wrong with a chain that is written to meanwhile', async () => {
+    await using database = newDatabase();
+    const written: string[] = [];
+    // Between the head and the events.
+    const meanwhile = new Proxy(database, {
+      get: (target, name) =>
+        name !== 'asTenant'
+          ? (Reflect.get(target, name) as unknown)
+          : (id: MerchantId, work: (tx: Tx) => Promise<unknown>, options?: object) =>
+              target.asTenant(
+                id,
+                (tx) =>
+                  work(
+                    new Proxy(tx, {
+                      get: (inner, part) =>
+                        part !== 'auditEvent'
+                          ? (Reflect.get(inner, part) as unknown)
+                          : {
+                              findMany: async (query: object) => {
+                                await admin.query(
+                                  `SELECT audit_append($1, 'x', 'access.denied', 'x', 'denied', 'r', '{}')`,
+                                  [id],
+                                );
+                                written.push(id);
+                                return inner.auditEvent.findMany(query);
+                              },
+                            },
+                    }),
+                  ),
+                options,
+              ),
+    });
+    const result = await verifyChain(new AuditStore(meanwhile), 'merchant-b');
+    expect(written).toEqual(['merchant-b']);
+    expect(result.fault).toBeUndefined();
+    expect(result.events).toBeGreaterThan(0);
   });
 
   const TAMPERED: [name: string, sql: string, chain: string, detail: RegExp][] = [
@@ -372,13 +414,17 @@ describe('npm run audit:verify', () => {
     ]);
   }
 
-  async function resultsOf(options: Parameters<typeof verifyDatabase>[1]) {
-    await using database = new Database({
+  function newDatabase(): Database {
+    return new Database({
       url: new Secret(service.database.url),
       connectionsMax: 2,
       statementTimeoutMs: 5_000,
       onPoolError: () => undefined,
     });
+  }
+
+  async function resultsOf(options: Parameters<typeof verifyDatabase>[1]) {
+    await using database = newDatabase();
     const stores = {
       audit: new AuditStore(database),
       checkpoints: new CheckpointStore(database),

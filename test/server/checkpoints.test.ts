@@ -5,12 +5,14 @@ import pg from 'pg';
 import { CheckpointBucket } from '../../src/audit/checkpoint-bucket-aws.ts';
 import { CheckpointSigner } from '../../src/audit/checkpoint-signer-aws.ts';
 import { CheckpointStore } from '../../src/audit/checkpoint-store.ts';
+import type { StoredCheckpoint } from '../../src/audit/checkpoint-store.ts';
 import { checkProven, checkSigned, parseBody, toPem } from '../../src/audit/checkpoint.ts';
 import type { ProvenCheckpoint } from '../../src/audit/checkpoint.ts';
 import { Checkpointer } from '../../src/audit/checkpointer.ts';
 import type { CheckpointerParts } from '../../src/audit/checkpointer.ts';
 import { leafHash, rootOf, saltOf } from '../../src/audit/merkle.ts';
 import { sdkOptions } from '../../src/credentials/sdk-options-aws.ts';
+import { monotonicClock } from '../../src/domain/clock.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { newLogger } from '../../src/observability/logger.ts';
@@ -93,6 +95,7 @@ function newCheckpointer(parts: Partial<CheckpointerParts> = {}): Checkpointer {
     everyMs: 0,
     events: 1,
     leaseMs: HOUR,
+    clock: monotonicClock,
     ...parts,
   });
 }
@@ -105,6 +108,17 @@ function newBucket(): CheckpointBucket {
     deployment: 'test',
     retainDays: 400,
   });
+}
+
+/** The store, to put one's own into it. */
+function bound(target: CheckpointStore): CheckpointerParts['store'] {
+  return {
+    begin: (due) => target.begin(due),
+    sign: (number, signed) => target.sign(number, signed),
+    take: (limit, leaseMs) => target.take(limit, leaseMs),
+    copied: (number) => target.copied(number),
+    waiting: () => target.waiting(),
+  };
 }
 
 /** Events on chains, one statement each. */
@@ -122,6 +136,7 @@ async function provenFor(chain: string): Promise<ProvenCheckpoint | undefined> {
 
 const bodyOf = (checkpoint: { body: string } | undefined) => parseBody(checkpoint?.body ?? '');
 const signedOnes = () => store.page(0, 1_000);
+const signedPart = ({ number: _number, blind: _blind, ...signed }: StoredCheckpoint) => signed;
 const signs = () => standIn.journal.filter(({ operation }) => operation === 'Sign');
 const told = (text: string) => logLines.filter((line) => line.includes(text));
 
@@ -141,7 +156,7 @@ describe('a checkpoint', () => {
         .update(first?.body ?? '')
         .digest('hex'),
     });
-    for (const { number: _number, at: _at, chains: _chains, blind: _blind, ...one } of await signedOnes()) {
+    for (const one of (await signedOnes()).map(signedPart)) {
       expect(checkSigned(one, [key]).problem).toBeUndefined();
       expect(one).toMatchObject({ keyId, publicKey: toPem(key) });
     }
@@ -356,16 +371,6 @@ describe('a process that dies', () => {
       number: 1,
     });
   });
-
-  function bound(target: CheckpointStore): CheckpointerParts['store'] {
-    return {
-      begin: (due) => target.begin(due),
-      sign: (number, signed) => target.sign(number, signed),
-      take: (limit, leaseMs) => target.take(limit, leaseMs),
-      copied: (number) => target.copied(number),
-      waiting: () => target.waiting(),
-    };
-  }
 });
 
 describe('while something is down', () => {
@@ -414,6 +419,15 @@ describe('while something is down', () => {
     );
   });
 
+  test('S3: a copy that was made and not noted is not made twice', async () => {
+    await happen('merchant-a');
+    await newCheckpointer().round();
+    const [one] = await signedOnes();
+    if (one === undefined) throw new Error('no checkpoint');
+    expect(await newBucket().put(1, signedPart(one))).toBe('kept');
+    expect(standIn.lockedObjects('audit-checkpoints')).toHaveLength(1);
+  });
+
   test('a bucket of somebody else gets nothing', async () => {
     standIn.addLockedBucket({ bucket: 'audit-checkpoints', accountId: '123456789012', region: 'us-east-1' });
     await happen('merchant-a');
@@ -429,6 +443,152 @@ describe('while something is down', () => {
     expect(told('not signed')).toHaveLength(1);
     expect(await signedOnes()).toHaveLength(0);
   });
+});
+
+describe('a history that begins again', () => {
+  const forget = () =>
+    admin.query(`SET session_replication_role = replica;
+      TRUNCATE audit_checkpoints, audit_leaves, audit_trees;
+      SET session_replication_role = origin`);
+
+  test('takes no number from the one before: its copies stand beside, told of as errors, and the next ones go on', async () => {
+    await happen('merchant-a');
+    await newCheckpointer().round();
+    const [before] = standIn.lockedObjects('audit-checkpoints');
+    await forget();
+    await newCheckpointer().round();
+    await happen('merchant-a');
+    await newCheckpointer().round();
+    const copies = standIn.lockedObjects('audit-checkpoints');
+    const again = (await signedOnes())[0]?.body ?? '';
+    const beside = createHash('sha256').update(again).digest('hex').slice(0, 16);
+    expect(copies.map(({ key: at }) => at)).toEqual([
+      'audit/test/000000000001.json',
+      `audit/test/000000000001-${beside}.json`,
+      'audit/test/000000000002.json',
+    ]);
+    expect(copies[0]).toEqual(before);
+    expect(JSON.parse(copies[1]?.body ?? '')).toMatchObject({ body: again });
+    expect(told('number was used before')).toHaveLength(1);
+    expect(told('"level":50')).toHaveLength(1);
+    const { rows } = await admin.query('SELECT number FROM audit_checkpoints WHERE copied_at IS NULL');
+    expect(rows).toEqual([]);
+  });
+});
+
+describe('copies that have piled up', () => {
+  async function pile(count: number): Promise<void> {
+    for (let made = 0; made < count; made += 1) {
+      await happen('merchant-a');
+      await newCheckpointer({ bucket: undefined as never }).round();
+    }
+  }
+
+  test('go out twenty a round: checkpoints are made meanwhile', async () => {
+    await pile(21);
+    await newCheckpointer().round();
+    expect(standIn.lockedObjects('audit-checkpoints')).toHaveLength(20);
+    await newCheckpointer().round();
+    expect(standIn.lockedObjects('audit-checkpoints')).toHaveLength(21);
+  });
+
+  test('go out for some seconds a round', async () => {
+    await pile(3);
+    let now = 0;
+    const slow: CheckpointerParts['bucket'] = {
+      put: () => {
+        now += 6_000;
+        return Promise.resolve('kept');
+      },
+    };
+    await newCheckpointer({ bucket: slow, clock: { now: () => now } }).round();
+    expect(now).toBe(12_000);
+  });
+
+  test('do not hold a process that ends', async () => {
+    await pile(3);
+    let puts = 0;
+    const one: Checkpointer = newCheckpointer({
+      bucket: {
+        put: () => {
+          puts += 1;
+          ended ??= one[Symbol.asyncDispose]();
+          return Promise.resolve('kept');
+        },
+      },
+    });
+    let ended: PromiseLike<void> | undefined;
+    await one.round();
+    await ended;
+    expect(puts).toBe(1);
+  });
+});
+
+describe('while none is made though there is something new', () => {
+  const late = (log: string) => told(log).length;
+
+  test('because the clock of the database went back, it is told by the clock of the process', async () => {
+    await happen('merchant-a');
+    await newCheckpointer().round();
+    await admin.query(`SET session_replication_role = replica;
+      UPDATE audit_checkpoints SET at = at + interval '1 day'; SET session_replication_role = origin`);
+    let now = 0;
+    const one = newCheckpointer({
+      everyMs: 60_000,
+      events: 1_000,
+      lateMs: 1_000,
+      clock: { now: () => now },
+    });
+    await one.round();
+    now = HOUR;
+    // Nothing new: there is nothing to wait for.
+    await one.round();
+    await happen('merchant-a');
+    await one.round();
+    now += 60_999;
+    await one.round();
+    expect(late('none is made')).toBe(0);
+    now += 1;
+    await one.round();
+    expect(late('none is made')).toBe(1);
+    await newCheckpointer({ everyMs: 0 }).round();
+    await admin.query(`SET session_replication_role = replica;
+      UPDATE audit_checkpoints SET at = now() - interval '1 day'; SET session_replication_role = origin`);
+    await one.round();
+    expect(await signedOnes()).toHaveLength(2);
+    expect(late('none is made')).toBe(1);
+  });
+
+  test('because making one fails, it is told', async () => {
+    await happen('merchant-a');
+    let now = 0;
+    const one = newCheckpointer({
+      store: { ...bound(store), begin: () => Promise.reject(new Error('for good')) },
+      clock: { now: () => now },
+      lateMs: 1_000,
+    });
+    await expect(one.round()).rejects.toThrow('for good');
+    now = 1_000;
+    await expect(one.round()).rejects.toThrow('for good');
+    expect(late('none is made')).toBe(1);
+  });
+});
+
+test.each([
+  ['with its leaves', `DELETE FROM audit_leaves WHERE merchant_id = 'merchant-b';`],
+  ['without its leaves', ''],
+])('a chain that is gone %s is an alarm, even when another came meanwhile', async (_name, sql) => {
+  await happen('merchant-a', 'merchant-b');
+  await newCheckpointer().round();
+  await admin.query(`SET session_replication_role = replica; ${sql}
+    DELETE FROM audit_heads WHERE merchant_id = 'merchant-b'; SET session_replication_role = origin`);
+  await happen('merchant-a', 'merchant-c');
+  await newCheckpointer().round();
+  expect(told('somebody rewrote the database')).toHaveLength(1);
+  expect(told('"chains":1')).toHaveLength(1);
+  await happen('merchant-d');
+  await newCheckpointer().round();
+  expect(told('somebody rewrote the database')).toHaveLength(1);
 });
 
 test('a chain that is behind its last checkpoint is an alarm', async () => {

@@ -215,7 +215,7 @@ test('a call that breaks its batch fails alone: its neighbours, of other merchan
   const sizes: number[] = [];
   const batcher = new Batcher<{ merchantId: string; value: number }, string>({
     sizeMax: 8,
-    ownerOf: ({ merchantId }) => merchantId,
+    turns: { ownerOf: ({ merchantId }) => merchantId, partMax: 8 },
     run: async (items) => {
       sizes.push(items.length);
       await Promise.resolve();

@@ -760,12 +760,16 @@ describe('with a new key made at IAM', () => {
     expect((await atIam(merchant)).status).toBe(200);
   });
 
-  test('a second key that is not ours is in the way: nothing is begun, and it stays', async () => {
+  test('a second key that is not ours is in the way: none is made, and it stays', async () => {
     const { merchant, arn } = await newUser();
     service.standIn.addAccessKey({ ...newKey(), arn });
     expect((await atIam(merchant)).json).toMatchObject({ status: 422, refusal: 'key-limit' });
-    expect(await rotationOf(merchant)).toBeNull();
-    expect(keysAtIam(arn)).toHaveLength(2);
+    expect(await rotationOf(merchant)).toMatchObject({
+      state: 'failed',
+      reason: 'credential.refused_by_aws',
+    });
+    await cleaned(merchant);
+    expect(keysAtIam(arn).map(([, state]) => state)).toEqual(['active', 'active']);
   });
 
   test('rolled back: the new key is the one that goes', async () => {

@@ -18,6 +18,7 @@ const DEFINERS = [
   'api_key_roll',
   'audit_append',
   'audit_checkpoint_begin',
+  'audit_checkpoint_behind',
   'audit_checkpoint_copied',
   'audit_checkpoint_proof',
   'audit_checkpoint_sign',
@@ -59,6 +60,7 @@ const DEFINERS = [
   'rotation_begin',
   'rotation_fail',
   'rotation_key_done',
+  'rotation_key_noted',
   'rotation_labelled',
   'rotation_promote',
   'rotation_retire',
@@ -67,6 +69,7 @@ const DEFINERS = [
   'rotation_take',
   'rotations_changed',
   'rotations_due',
+  'rotations_over',
   'secret_announce',
   'secret_commit',
   'secret_forget',
@@ -96,6 +99,7 @@ const LEDGER = [
 /** Those of the role that makes checkpoints: it sees where chains end, and nothing else of merchants. */
 const NOTARY = [
   'audit_checkpoint_begin',
+  'audit_checkpoint_behind',
   'audit_checkpoint_copied',
   'audit_checkpoint_proof',
   'audit_checkpoint_sign',

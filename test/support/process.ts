@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
+import { serviceEntry } from './transpiled.ts';
 
 const ROOT = path.join(import.meta.dirname, '../..');
 
@@ -15,16 +16,14 @@ export interface ServiceProcess extends AsyncDisposable {
   end(signal: NodeJS.Signals): Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
 }
 
-const FROM_SOURCE = ['--import', 'tsx', path.join(ROOT, 'src/main.ts')];
-
 /**
- * The service as a process of its own, started as `npm start` does it but from source.
- * @param entry what Node is told to run instead, e.g. a build: that starts in half the time.
+ * The service as a process of its own, started as `npm start` does it.
+ * @param entry what Node is told to run instead, e.g. a build.
  */
 export async function startServiceProcess(
   env: Record<string, string>,
   args: string[] = [],
-  entry: readonly string[] = FROM_SOURCE,
+  entry: readonly string[] = serviceEntry(),
 ): Promise<ServiceProcess> {
   const child = spawn(process.execPath, [...entry, ...args], {
     cwd: ROOT,

@@ -8,18 +8,20 @@ interface Item {
 }
 
 /** Keeps the batches, and runs each for one turn of the event loop. */
-function newBatcher(sizeMax: number) {
+function newBatcher(sizeMax: number, partMax = sizeMax) {
   const batches: Item[][] = [];
+  const clock = { ms: 0 };
   const batcher = new Batcher<Item, Item>({
     sizeMax,
-    ownerOf: ({ owner }) => owner,
+    turns: { ownerOf: ({ owner }) => owner, partMax },
+    now: () => clock.ms,
     run: async (items) => {
       batches.push([...items]);
       await new Promise((resolve) => setImmediate(resolve));
       return items;
     },
   });
-  return { batches, batcher };
+  return { batches, batcher, clock };
 }
 
 test('one owner’s flood fills no batch that others wait for', async () => {
@@ -37,6 +39,26 @@ test('one owner’s flood fills no batch that others wait for', async () => {
     ...Array<string>(4).fill('flood'),
   ]);
   await Promise.all(flood);
+});
+
+test('while others are about one owner makes no long batches; alone it has them whole', async () => {
+  const { batches, batcher, clock } = newBatcher(100, 10);
+  const flood = (count: number) =>
+    Promise.all(Array.from({ length: count }, (_, n) => batcher.add({ owner: 'flood', n })));
+  const sizes = () => batches.splice(0).map((batch) => batch.length);
+  await Promise.all([batcher.add({ owner: 'b', n: 0 }), flood(25)]);
+  expect(sizes()).toEqual([11, 10, 5]);
+  clock.ms += 999;
+  await flood(25);
+  expect(sizes()).toEqual([10, 10, 5]);
+  clock.ms += 1;
+  await flood(125);
+  expect(sizes()).toEqual([100, 25]);
+  // Somebody comes again while a long one is on its way: it was the last.
+  const running = flood(150);
+  await new Promise((resolve) => setImmediate(resolve));
+  await Promise.all([batcher.add({ owner: 'b', n: 1 }), running]);
+  expect(sizes()).toEqual([100, 11, 10, 10, 10, 10]);
 });
 
 test('every item is run once, in its owner’s order, in batches that are full while anyone waits, each owner with its part', async () => {

@@ -3,7 +3,9 @@ import { HttpReader } from '../../scripts/bench/http-reader.ts';
 import { readPlan } from '../../scripts/bench/options.ts';
 import { parseStat, parseStatusKb } from '../../scripts/bench/proc.ts';
 import { ownerOf, summarizeProfile } from '../../scripts/bench/profile-summary.ts';
-import { errorsOf, figuresOf, markdownTable, number, render } from '../../scripts/bench/report.ts';
+import { errorsOf, figuresOf, render } from '../../scripts/bench/report.ts';
+import { markdownTable, number } from '../../scripts/bench/report-table.ts';
+import type { NeighbourCell } from '../../scripts/bench/neighbours.ts';
 import type { Results } from '../../scripts/bench/report.ts';
 import { Signer } from '../../scripts/bench/sigv4.ts';
 import { median, percentile, spread, summarize } from '../../scripts/bench/statistics.ts';
@@ -136,6 +138,12 @@ describe('the plan', () => {
       targets: ['direct', 'many'],
       inFlight: [16],
       streams: 0,
+      neighbourSeconds: 0,
+    });
+    expect(readPlan(['--only', 'neighbours'])).toMatchObject({
+      targets: [],
+      streams: 0,
+      neighbourSeconds: 8,
     });
     expect(readPlan(['--only', 'memory'])).toMatchObject({ targets: [], streams: 1_000, profileSeconds: 0 });
     expect(readPlan(['--only', 'profile', '--quick'])).toMatchObject({
@@ -224,6 +232,16 @@ describe('the report', () => {
   });
   const cell = (target: 'direct' | 'many', ...rounds: Round[]) =>
     ({ route: 'converse', inFlight: 16, target, rounds }) as const;
+  const tally = (p50: number, count = 100, refused = 0) => ({
+    latency: { count, p50, p99: p50 * 2, max: p50 * 3 },
+    refused,
+    errors: 0,
+  });
+  const beside = (flood: 'none' | 'fifty-times', p50: number, refused = 0): NeighbourCell => ({
+    flood,
+    seconds: 2,
+    rounds: [{ others: tally(p50), ...(flood !== 'none' && { flood: tally(50, 400, refused) }) }],
+  });
   const results: Results = {
     machine: {
       date: '2026-01-31',
@@ -245,6 +263,7 @@ describe('the report', () => {
       cell('direct', round(2_000, 1), round(2_200, 1.5), round(1_800, 2)),
       cell('many', round(200, 10), round(400, 12), round(100, 90)),
     ],
+    neighbours: [beside('none', 10), beside('fifty-times', 15, 200)],
     memory: [
       {
         target: 'service',
@@ -284,13 +303,18 @@ describe('the report', () => {
     );
     expect(text).toContain('`converse` 1,000 per second');
     expect(text).toContain('| service | 1,000 | 191 MB | 288 MB | 100 KB |');
+    expect(text).toContain('| nobody | 10.0 | 20.0 | 1.00 | 1.00 | – | – |');
+    expect(text).toContain('| 50 calls/s | 15.0 | 30.0 | 1.50 | 1.50 | 200 | 100 |');
     expect(errorsOf(results)).toEqual([]);
   });
 
   test('an error of any round is told', () => {
     const cells = [cell('many', round(200, 10), round(200, 10, 3))];
-    expect(errorsOf({ cells, memory: [] })).toEqual([
+    // A flood may be refused; who calls once a second may not.
+    const refused = { ...beside('fifty-times', 15, 3), rounds: [{ others: tally(15, 90, 10) }] };
+    expect(errorsOf({ cells, neighbours: [beside('fifty-times', 15, 3), refused], memory: [] })).toEqual([
       'converse, 16 in flight, many: 3 errors, first: status 503',
+      'neighbours beside fifty-times, others: 10 errors, first: refused',
     ]);
     expect(render({ ...results, cells })).toContain('1,000 merchants (3 errors)');
   });

@@ -1,6 +1,9 @@
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { describe, expect, test } from '@jest/globals';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type { AuditEvent } from '../../src/audit/audit.ts';
 import { messageOf, toPem } from '../../src/audit/checkpoint.ts';
 import type { ProvenCheckpoint } from '../../src/audit/checkpoint.ts';
@@ -9,6 +12,7 @@ import { leafHash, rootOf } from '../../src/audit/merkle.ts';
 import { hashOf } from '../../src/audit/verify.ts';
 import { ExportVerifier } from '../../src/audit/verify-export.ts';
 import type { MerchantId } from '../../src/domain/ids.ts';
+import { readSigned, verifyExports } from '../../scripts/cli/verify-exports.ts';
 
 const CHAIN = 'merchant-a' as MerchantId;
 const ZEROS = '00'.repeat(32);
@@ -284,6 +288,7 @@ describe('an export', () => {
       events: LENGTH,
       checkpoint: 7,
       at: '2026-11-21T12:00:00.000Z',
+      origin: 'main',
     });
     const one = await exportOf(chain, newest, { to: 10 });
     const two = await exportOf(chain, newest, { from: 11 });
@@ -293,6 +298,10 @@ describe('an export', () => {
     expect(faultOf(one)).toMatchObject({ fault: 'head', seq: 10 });
     expect(faultOf(two)).toMatchObject({ fault: 'sequence' });
     expect(faultOf([...two, ...one], { from: 11 })).toMatchObject({ fault: 'sequence' });
+  });
+
+  test('of a chain with a gap is not made', async () => {
+    await expect(exportOf(chain.toSpliced(8, 1), newest)).rejects.toThrow(/lacks events/);
   });
 
   test('finds 10,000 random changes: every one', async () => {
@@ -331,6 +340,7 @@ describe('an export', () => {
     });
     expect(faultOf([])).toMatchObject({ fault: 'head' });
     expect(faultOf(['{}', 'x'])).toMatchObject({ fault: 'form' });
+    expect(faultOf(['{"merchantId":{"toString":null}}'])).toMatchObject({ fault: 'form' });
   });
 
   test('does not take half a character for another', async () => {
@@ -422,5 +432,64 @@ describe('a checkpoint that was kept', () => {
   ])('%s is a fault', async (_name, kept, detail) => {
     const fault = faultOf(await exportOf(chain, newest), { kept: [kept] });
     expect(fault?.detail).toContain(detail);
+  });
+});
+
+describe('the files of an export', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'verify-export-'));
+  });
+  afterAll(() => {
+    rmSync(folder, { recursive: true });
+  });
+
+  function file(bytes: Buffer | string): string {
+    const at = path.join(folder, 'one.jsonl');
+    writeFileSync(at, bytes);
+    return at;
+  }
+
+  const check = (bytes: Buffer | string, given: Given = {}) =>
+    verifyExports([file(bytes)], { keys: [keys.publicKey], ...given });
+
+  test('hold to the byte: what is no UTF-8 is not taken for what replaces it', async () => {
+    const events = newChain(3, (event) => (event.body = '\ufffd'));
+    const text = `${(await exportOf(events, checkpointAt(events, 3))).join('\n')}\n`;
+    expect((await check(text)).fault).toBeUndefined();
+    const sign = Buffer.from('\ufffd');
+    const bytes = Buffer.from(text);
+    const at = bytes.lastIndexOf(sign);
+    const changed = Buffer.concat([
+      bytes.subarray(0, at),
+      Buffer.from([0xff]),
+      bytes.subarray(at + sign.length),
+    ]);
+    expect(changed.toString('utf8')).toBe(text);
+    expect((await check(changed)).fault).toMatchObject({ fault: 'form', seq: 3 });
+    expect((await check(`\ufeff${text}`)).fault).toMatchObject({ fault: 'form', seq: 1 });
+  });
+
+  test('with a line that is too long are not as they were written', async () => {
+    const lines = await exportOf(chain, newest);
+    const long = `${lines.slice(0, 5).join('\n')}\n${'x'.repeat(16_000_001)}`;
+    expect((await check(long)).fault).toMatchObject({ fault: 'form', seq: 6 });
+    expect((await check(`${long}\n`)).fault).toMatchObject({ fault: 'form', seq: 6 });
+  });
+
+  test('are not checked against a checkpoint that was kept earlier than they begin, and it is said', async () => {
+    const early = checkpointAt(chain, 10, { number: 3, previous: hex('x') });
+    const late = `${(await exportOf(chain, newest, { from: 12 })).join('\n')}\n`;
+    await expect(check(late, { from: 12, kept: [early] })).rejects.toThrow(/event 10.+event 11/);
+    const fitting = `${(await exportOf(chain, newest, { from: 11 })).join('\n')}\n`;
+    expect((await check(fitting, { from: 11, kept: [early] })).fault).toBeUndefined();
+  });
+
+  test('of checkpoints that are none are refused', () => {
+    expect(readSigned([file(JSON.stringify(newest))])).toHaveLength(1);
+    const { leaf: _leaf, ...signed } = newest;
+    expect(() => readSigned([file(JSON.stringify({ ...signed, body: '{}' }))])).toThrow(
+      /is not a checkpoint/,
+    );
   });
 });

@@ -1,5 +1,6 @@
 import { gzipSync } from 'node:zlib';
 import { escapeXml } from '../wire/answer.ts';
+import { getLockedObject } from '../s3/locked-buckets.ts';
 import { AwsError } from '../wire/errors.ts';
 import type { Call, World } from '../call.ts';
 import type { Answer, UnaryAnswer } from '../wire/answer.ts';
@@ -33,10 +34,12 @@ export function listObjects(call: Call, { logs }: World): Answer {
   );
 }
 
-/** GetObject: a gzipped batch. */
-export function getObject(call: Call, { logs }: World): Answer {
+/** GetObject: a gzipped batch, or what is under a lock. */
+export function getObject(call: Call, world: World): Answer {
+  const [bucket, key] = bucketAndKey(call);
+  if (world.buckets.find(bucket) !== undefined) return getLockedObject(call, world);
+  const { logs } = world;
   const logging = ownBucket(call, logs);
-  const [, key] = bucketAndKey(call);
   const batch = batchesOf(logs, logging).find((one) => one.key === key);
   if (batch === undefined)
     throw new AwsError('NoSuchKey', 'The specified key does not exist.', { status: 404 });

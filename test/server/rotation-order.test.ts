@@ -1,0 +1,427 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import { AWS } from '../support/aws-keys.ts';
+import { converseBody, MerchantPerson, onboard } from '../support/people.ts';
+import type { Answer } from '../support/people.ts';
+import { startTestService } from '../support/service.ts';
+import type { TestService } from '../support/service.ts';
+
+// In which order a rotation does what it does, and that it takes no key at IAM for its own that is not.
+
+const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
+const ACCOUNT = AWS.merchantA.accountId;
+
+let service: TestService;
+let admin: pg.Client;
+let count = 0;
+
+beforeAll(async () => {
+  service = await startTestService({ ROTATION_MIN_INTERVAL_MS: '0' });
+  admin = new pg.Client({ connectionString: service.database.adminUrl });
+  await admin.connect();
+});
+afterAll(async () => {
+  await admin.end();
+  await service[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  service.standIn.forget();
+});
+
+interface User {
+  merchant: MerchantPerson;
+  first: Key;
+  arn: string;
+}
+type Key = ReturnType<typeof newKey>;
+
+/** A key that AWS knows, of the IAM user with this ARN. */
+function newKey(arn: string, more: { createdAtMs?: number } = {}) {
+  count += 1;
+  const accessKeyId = `AKIAORDER${String(count).padStart(11, '0')}`;
+  const key = {
+    accessKeyId,
+    secretAccessKey: `order/${String(count)}/`.padEnd(40, 'o'),
+    accountId: ACCOUNT,
+    arn,
+  };
+  service.standIn.addAccessKey({ ...key, ...more });
+  return key;
+}
+
+async function newUser(): Promise<User> {
+  const arn = `arn:aws:iam::${ACCOUNT}:user/order-${String(count + 1)}`;
+  const first = newKey(arn, { createdAtMs: Date.now() - 86_400_000 });
+  const merchant = await onboard(service, `order-${String(count)}`, { awsKey: first });
+  service.standIn.forget();
+  return { merchant, first, arn };
+}
+
+function bodyOf({ accessKeyId, secretAccessKey }: Key) {
+  return { kind: 'access-key', awsAccessKeyId: accessKeyId, awsSecretAccessKey: secretAccessKey };
+}
+
+const at = ({ credentialId }: MerchantPerson, what: string) => `/credentials/${credentialId}/${what}`;
+const atIam = (merchant: MerchantPerson): Promise<Answer> =>
+  merchant.post(at(merchant, 'rotate'), { mode: 'iam' });
+const rotate = (merchant: MerchantPerson, key: Key): Promise<Answer> =>
+  merchant.post(at(merchant, 'rotate'), bodyOf(key));
+
+/** Keys of the user at AWS, by whether they are active. */
+const keysAtIam = (arn: string) =>
+  Object.fromEntries(
+    service.standIn.accessKeysOf(arn).map(({ accessKeyId, state = 'active' }) => [accessKeyId, state]),
+  );
+const asksOfIam = () => service.standIn.journal.filter(({ service: name }) => name === 'iam');
+
+interface Row {
+  state: string;
+  key_state: string | null;
+  labelled: string | null;
+  tries: number;
+  settled: boolean;
+  due_in: number | null;
+}
+
+/** The latest rotation, as the database has it. */
+async function rowOf({ credentialId }: MerchantPerson): Promise<Row> {
+  const { rows } = await admin.query<Row>(
+    `SELECT state, key_state, labelled, tries, due_at IS NULL AS settled, extract(epoch FROM due_at - clock_timestamp())::float8 AS due_in
+     FROM credential_rotations WHERE credential_id = $1 ORDER BY version DESC LIMIT 1`,
+    [credentialId],
+  );
+  return rows[0] as Row;
+}
+
+const set = (merchant: MerchantPerson, what: string) =>
+  admin.query(`UPDATE credential_rotations SET ${what} WHERE credential_id = $1 AND due_at IS NOT NULL`, [
+    merchant.credentialId,
+  ]);
+const dueNow = (merchant: MerchantPerson) =>
+  set(
+    merchant,
+    'due_at = clock_timestamp(), key_due_at = CASE WHEN key_due_at IS NOT NULL THEN clock_timestamp() END',
+  );
+
+async function endOverlap(merchant: MerchantPerson): Promise<void> {
+  await admin.query(
+    `UPDATE credential_versions SET overlap_until = clock_timestamp() WHERE credential_id = $1 AND state = 'previous'`,
+    [merchant.credentialId],
+  );
+  await admin.query(
+    `UPDATE credential_rotations SET overlap_until = clock_timestamp(), due_at = clock_timestamp() WHERE credential_id = $1 AND state = 'overlap'`,
+    [merchant.credentialId],
+  );
+}
+
+/** Asks again until it is so; meanwhile the service does at once what it does every second. */
+async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  const end = Date.now() + 20_000;
+  while (!(await isSo())) {
+    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+    await service.service.rotate();
+    await sleep(20);
+  }
+}
+
+const settled = (merchant: MerchantPerson) =>
+  until('nothing is left to do', async () => (await rowOf(merchant)).settled);
+const deactivated = (merchant: MerchantPerson) =>
+  until('a key is deactivated', async () => (await rowOf(merchant)).key_state === 'deactivated');
+
+/** A rotation at IAM whose answer got lost. Nothing was cleaned yet: IAM lists nothing until the returned function is called. */
+async function lostAtIam({ merchant, arn }: User): Promise<() => Promise<void>> {
+  const create = service.standIn.fault({ operation: 'CreateAccessKey', delayMs: 200, reset: true });
+  const answer = atIam(merchant);
+  await until('a key is asked for', () => create.hits() > 0);
+  const list = service.standIn.fault({
+    operation: 'ListAccessKeys',
+    status: 500,
+    type: 'ServiceFailure',
+    times: 'always',
+  });
+  expect((await answer).json).toMatchObject({ code: 'upstream.unreachable', mayHaveHappened: true });
+  expect(Object.keys(keysAtIam(arn))).toHaveLength(1);
+  return async () => {
+    list.remove();
+    await dueNow(merchant);
+  };
+}
+
+/** The worker looked, and found that it has to look again. */
+async function lookedInVain(merchant: MerchantPerson): Promise<void> {
+  const seen = () => service.logLines.filter((line) => line.includes('rotation.in_progress')).length;
+  const before = seen();
+  await dueNow(merchant);
+  await until('it was looked at', () => seen() > before);
+  expect(await rowOf(merchant)).toMatchObject({ key_state: null, settled: false });
+}
+
+async function auditOf({ merchantId }: MerchantPerson): Promise<string[]> {
+  const { rows } = await admin.query<{ action: string }>(
+    `SELECT action FROM audit_events WHERE merchant_id = $1 AND action LIKE 'credential.key%' ORDER BY seq`,
+    [merchantId],
+  );
+  return rows.map(({ action }) => action);
+}
+
+describe('whose key it is', () => {
+  test('one that IAM lists late is found, by when it was asked for', async () => {
+    const user = await newUser();
+    const goOn = await lostAtIam(user);
+    await goOn();
+    await lookedInVain(user.merchant);
+    const orphan = newKey(user.arn);
+    await dueNow(user.merchant);
+    await deactivated(user.merchant);
+    await dueNow(user.merchant);
+    await settled(user.merchant);
+    expect(keysAtIam(user.arn)).toEqual({ [user.first.accessKeyId]: 'active' });
+    expect(await auditOf(user.merchant)).toEqual(['credential.key_deactivated', 'credential.key_deleted']);
+    expect(orphan.accessKeyId).not.toBe(user.first.accessKeyId);
+  });
+
+  test.each([
+    ['before', -120_000],
+    ['after', 30_000],
+  ])('one that was made well %s that is not ours', async (_when, offsetMs) => {
+    const user = await newUser();
+    const goOn = await lostAtIam(user);
+    const foreign = newKey(user.arn, { createdAtMs: Date.now() + offsetMs });
+    await goOn();
+    await lookedInVain(user.merchant);
+    await set(user.merchant, `ended_at = ended_at - interval '6 minutes', due_at = clock_timestamp()`);
+    await settled(user.merchant);
+    expect(await rowOf(user.merchant)).toMatchObject({ key_state: 'none' });
+    expect(keysAtIam(user.arn)[foreign.accessKeyId]).toBe('active');
+  });
+
+  test('the key of the next rotation is not taken for that of one that failed, and while that is tested nothing is done', async () => {
+    const user = await newUser();
+    const goOn = await lostAtIam(user);
+    // Tested for as long as the fault stays.
+    const list = service.standIn.fault({ operation: 'PutSecretValue', delayMs: 1_000 });
+    await goOn();
+    await lookedInVain(user.merchant);
+    const next = atIam(user.merchant);
+    await until('the next one is sealed', () => list.hits() > 0);
+    await admin.query(
+      `UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1 AND state = 'failed'`,
+      [user.merchant.credentialId],
+    );
+    await service.service.rotate();
+    expect(Object.values(keysAtIam(user.arn))).toEqual(['active', 'active']);
+    expect((await next).status).toBe(200);
+    await admin.query(
+      `UPDATE credential_rotations SET due_at = clock_timestamp(), ended_at = ended_at - interval '6 minutes' WHERE credential_id = $1 AND state = 'failed'`,
+      [user.merchant.credentialId],
+    );
+    await until('the one that failed is settled', async () => {
+      const { rows } = await admin.query(
+        `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND state = 'failed' AND key_state = 'none'`,
+        [user.merchant.credentialId],
+      );
+      return rows.length === 1;
+    });
+    expect(Object.values(keysAtIam(user.arn))).toEqual(['active', 'active']);
+  });
+
+  test('where IAM refused to make one there is nothing to look for', async () => {
+    const { merchant } = await newUser();
+    service.standIn.fault({ operation: 'CreateAccessKey', status: 400, type: 'Throttling' });
+    expect((await atIam(merchant)).json).toMatchObject({ code: 'upstream.throttled' });
+    expect(await rowOf(merchant)).toMatchObject({ state: 'failed', key_state: 'none' });
+  });
+
+  test('one that is known by its name is cleaned by its name, whenever it was made', async () => {
+    const { merchant, first, arn } = await newUser();
+    const fault = service.standIn.fault({
+      operation: 'PutSecretValue',
+      status: 400,
+      type: 'LimitExceededException',
+      times: 'always',
+    });
+    const deactivate = service.standIn.fault({
+      operation: 'UpdateAccessKey',
+      status: 500,
+      type: 'ServiceFailure',
+      times: 'always',
+    });
+    expect((await atIam(merchant)).json).toMatchObject({ code: 'vault.unavailable' });
+    fault.remove();
+    await set(merchant, `key_asked_at = key_asked_at - interval '1 hour'`);
+    deactivate.remove();
+    await dueNow(merchant);
+    await deactivated(merchant);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBe('active');
+    expect(Object.values(keysAtIam(arn)).sort()).toEqual(['active', 'deactivated']);
+  });
+
+  test('one IAM user, two credentials: no key is made', async () => {
+    const { merchant, arn } = await newUser();
+    const second = newKey(arn);
+    const stored = await merchant.post('/credentials', { ...bodyOf(second), name: 'x', region: 'us-east-1' });
+    expect(stored.status).toBe(201);
+    expect((await atIam(merchant)).json).toMatchObject({ status: 400, code: 'request.invalid' });
+    expect(await rowOf(merchant)).toBeUndefined();
+    await merchant.send('DELETE', `/credentials/${String(stored.json['id'])}`);
+    expect((await atIam(merchant)).json).toMatchObject({ refusal: 'key-limit' });
+  });
+});
+
+describe('a key that was deactivated', () => {
+  async function leftOver(): Promise<User> {
+    const user = await newUser();
+    expect((await atIam(user.merchant)).status).toBe(200);
+    await endOverlap(user.merchant);
+    await deactivated(user.merchant);
+    expect(keysAtIam(user.arn)[user.first.accessKeyId]).toBe('deactivated');
+    return user;
+  }
+
+  test('stays when its owner activates it again', async () => {
+    const { merchant, first, arn } = await leftOver();
+    service.standIn.addAccessKey({ ...first, state: 'active' });
+    await dueNow(merchant);
+    await settled(merchant);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBe('active');
+    expect(await rowOf(merchant)).toMatchObject({ key_state: 'none' });
+  });
+
+  test('is recorded as deleted also where that could not be written at once', async () => {
+    const { merchant, first, arn } = await leftOver();
+    const fault = service.standIn.fault({
+      operation: 'DeleteAccessKey',
+      status: 500,
+      type: 'ServiceFailure',
+      executed: true,
+      times: 'always',
+    });
+    await dueNow(merchant);
+    await until('it is gone', () => keysAtIam(arn)[first.accessKeyId] === undefined);
+    await service.service.rotate();
+    fault.remove();
+    await dueNow(merchant);
+    await settled(merchant);
+    expect(await rowOf(merchant)).toMatchObject({ key_state: 'deleted' });
+    expect(await auditOf(merchant)).toEqual(['credential.key_deactivated', 'credential.key_deleted']);
+  });
+
+  test('keeps its grace when the next rotation is too soon', async () => {
+    const { merchant, first, arn } = await leftOver();
+    await using strict = await startTestService(
+      { ...service.env, ROTATION_MIN_INTERVAL_MS: '900000' },
+      service.database,
+    );
+    const person = new MerchantPerson(strict.url, {
+      merchantId: merchant.merchantId,
+      token: merchant.token ?? '',
+      credentialId: merchant.credentialId,
+      apiKeyId: merchant.apiKeyId,
+    });
+    expect((await atIam(person)).json).toMatchObject({ status: 429, code: 'rotation.too_soon' });
+    expect(strict.standIn.journal).toEqual([]);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBe('deactivated');
+  });
+
+  test('makes room for the next', async () => {
+    const { merchant, first, arn } = await leftOver();
+    expect((await atIam(merchant)).status).toBe(200);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBeUndefined();
+  });
+});
+
+test('in its overlap a rotation is in progress, and no key is called one too many', async () => {
+  const { merchant } = await newUser();
+  expect((await atIam(merchant)).status).toBe(200);
+  expect((await atIam(merchant)).json).toMatchObject({
+    status: 409,
+    code: 'rotation.in_progress',
+    state: 'overlap',
+  });
+});
+
+test('a credential that was frozen signs nothing at IAM, whatever a process remembers', async () => {
+  const { merchant } = await newUser();
+  expect((await merchant.post(`/model/${MODEL}/converse`, converseBody('hello'))).status).toBe(200);
+  await admin.query(`UPDATE credentials SET state = 'frozen' WHERE id = $1`, [merchant.credentialId]);
+  service.standIn.forget();
+  expect((await atIam(merchant)).json).toMatchObject({ status: 409, code: 'credential.not_usable' });
+  expect(asksOfIam()).toEqual([]);
+});
+
+describe('labels that cannot be moved', () => {
+  const denied = () =>
+    service.standIn.fault({
+      operation: 'UpdateSecretVersionStage',
+      status: 400,
+      type: 'InvalidParameterException',
+      times: 'always',
+    });
+
+  test('do not keep the old key at IAM active; and when they are moved, its grace is what it was', async () => {
+    const { merchant, first, arn } = await newUser();
+    const fault = denied();
+    expect((await atIam(merchant)).status).toBe(200);
+    await endOverlap(merchant);
+    await deactivated(merchant);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBe('deactivated');
+    expect(await rowOf(merchant)).toMatchObject({ state: 'retired', labelled: null });
+    expect((await rowOf(merchant)).due_in).toBeLessThan(3_600);
+    fault.remove();
+    await set(merchant, 'due_at = clock_timestamp()');
+    await until('they are moved', async () => (await rowOf(merchant)).labelled === 'retired');
+    expect((await rowOf(merchant)).due_in).toBeGreaterThan(80_000);
+  });
+
+  test('keep the next rotation waiting, because it would take the label from the version in force', async () => {
+    const { merchant, arn } = await newUser();
+    const fault = denied();
+    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+    await endOverlap(merchant);
+    const refused = await rotate(merchant, newKey(arn));
+    expect(refused.json).toMatchObject({ status: 409, code: 'rotation.in_progress', version: 2 });
+    fault.remove();
+    await dueNow(merchant);
+    await settled(merchant);
+    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+  });
+
+  test.each([
+    ['overlap', 'the end of the overlap', `overlap_until = clock_timestamp() + interval '90 seconds'`],
+    ['pending', 'the time that a test has', `started_at = clock_timestamp() - interval '510 seconds'`],
+  ])('%s: however often it was tried, %s is not slept over', async (state, _what, times) => {
+    const { merchant, arn } = await newUser();
+    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+    await admin.query('BEGIN');
+    try {
+      await set(merchant, `state = '${state}', tries = 9, due_at = clock_timestamp(), ${times}`);
+      await admin.query('SELECT rotation_take($1, $2, 2, 60, 600)', [
+        merchant.merchantId,
+        merchant.credentialId,
+      ]);
+      const { due_in: dueIn } = await rowOf(merchant);
+      expect(dueIn).toBeGreaterThan(30);
+      expect(dueIn).toBeLessThanOrEqual(90);
+    } finally {
+      await admin.query('ROLLBACK');
+    }
+  });
+});
+
+describe('a request that takes so long that another process puts its version in force', () => {
+  test('is answered with that, when it asks again', async () => {
+    const { merchant } = await newUser();
+    const fault = service.standIn.fault({
+      operation: 'GetCallerIdentity',
+      status: 403,
+      type: 'InvalidClientTokenId',
+    });
+    const answer = atIam(merchant);
+    await until('it is tested', () => fault.hits() > 0);
+    await dueNow(merchant);
+    await service.service.rotate();
+    expect((await answer).json).toMatchObject({ credential: { version: 2 }, rotation: { state: 'overlap' } });
+  });
+});

@@ -1,4 +1,5 @@
 import { createApp } from './app.ts';
+import { AuditStore } from './audit/audit-store.ts';
 import { BedrockModels } from './bedrock/models-aws.ts';
 import { BedrockRuntime } from './bedrock/runtime-aws.ts';
 import type { Secrets } from './config/secrets.ts';
@@ -45,7 +46,8 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
   });
   try {
     await assertSafeLogin(database);
-    return await assemble(config, secrets, { clock, monotonic, logger, database });
+    const audit = new AuditStore(database);
+    return await assemble(config, secrets, { clock, monotonic, logger, database, audit });
   } catch (error) {
     await database[Symbol.asyncDispose]();
     throw error;
@@ -53,7 +55,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 }
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
-  const { logger, database } = base;
+  const { logger, database, audit } = base;
   const { closers, leftovers, rotationWorker, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const { merchants, ...keeping } = buildMerchants(config, base, { ...credentials, apiKeys });
@@ -61,7 +63,7 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   const { webhooks, deliverer } = buildWebhooks(config, secrets, base);
   const bedrock = buildBedrock(config, base);
   const parts = { ...credentials, ...bedrock, ...books, ledger, merchants };
-  const { audit, checkpoints, checkpointer, auditing } = buildAudit(config, secrets, base);
+  const { checkpoints, checkpointer, auditing } = buildAudit(config, secrets, base);
   const { probes, watch, calls } = buildCalls(config, base, { ...parts, audit });
   const { unknown, reconciler, reconciling } = buildReconciler(config, base, parts);
   const services: Services = {
@@ -136,7 +138,7 @@ function healthOf(database: Database, spool: { full: boolean } | undefined): Ser
 /** Questions about models are small and quick, unlike paid calls. */
 const CONTROL_PLANE_LIMITS = { socketsMax: 64, connectMs: 3_000, firstByteMs: 10_000, totalMs: 15_000 };
 
-function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
+function buildBedrock(config: Config, { clock, audit }: Pick<Base, 'clock' | 'audit'>) {
   const runtime = new BedrockRuntime({
     connectMs: config.connectTimeoutMs,
     firstByteMs: config.firstByteTimeoutMs,
@@ -156,7 +158,7 @@ function buildBedrock(config: Config, { clock }: Pick<Base, 'clock'>) {
   return {
     runtime,
     models,
-    modelsBehind: new ModelsBehind({ models, clock }),
-    sharpening: new Sharpening(runtime),
+    modelsBehind: new ModelsBehind({ models, clock, audit }),
+    sharpening: new Sharpening(runtime, audit),
   };
 }

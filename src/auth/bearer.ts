@@ -2,16 +2,17 @@ import { Strategy } from 'passport-http-bearer';
 import type { Principal } from '../domain/principal.ts';
 import type { ApiKeys } from './api-keys.ts';
 import { parseDevToken } from './dev-tokens.ts';
-import type { Attempt, FailureBudget } from './failure-budget.ts';
+import type { Attempt, FailureBudget, Gone } from './failure-budget.ts';
 import type { VerifyJwt } from './jwt.ts';
 
 export interface BearerFrom {
   remembered: boolean;
   /** Of the client, past the proxies that are trusted. */
   address: string;
+  gone?: Gone;
 }
 
-/** Whose token this is; undefined when it is nobody's. @throws ServiceError auth.too_many_failures | ledger.unavailable */
+/** Whose token this is; undefined when it is nobody's. @throws ServiceError auth.too_many_failures | request.aborted | ledger.unavailable */
 export type VerifyBearer = (token: string, from: BearerFrom) => Promise<Principal | undefined>;
 
 export interface BearerParts {
@@ -63,7 +64,7 @@ async function attempt(
   parts: BearerParts,
   from: BearerFrom,
 ): Promise<Principal | undefined> {
-  const done = await parts.failures.begin(from.address, known.key);
+  const done = await parts.failures.begin(from.address, known.key, from.gone);
   let went: Attempt = 'open';
   try {
     const principal = known.seems === 'bad' ? undefined : await ofOurs(token, parts, from);
@@ -76,11 +77,11 @@ async function attempt(
 
 /** The same as a passport strategy. It takes tokens from query and body too, so it is shown neither (http/steps/authenticate.ts). */
 export function newBearerStrategy(
-  verify: (token: string, shown: { address?: string }) => Promise<Principal | undefined>,
+  verify: (token: string, shown: Omit<BearerFrom, 'remembered'>) => Promise<Principal | undefined>,
 ) {
   const options = { realm: 'merchant-bedrock', passReqToCallback: true } as const;
   return new Strategy(options, (shown: unknown, token: string, done: Done) => {
-    verify(token, shown as { address?: string }).then(
+    verify(token, shown as Omit<BearerFrom, 'remembered'>).then(
       (principal) => {
         done(null, principal ?? false);
       },

@@ -3,11 +3,12 @@ import type { Clock } from '../domain/clock.ts';
 import { ServiceError } from '../domain/errors.ts';
 
 export interface FailureBudgetOptions {
+  /** Counts spans: one that nobody sets. */
   clock: Clock;
   /** Failed authentications in a minute. */
   perAddressMax: number;
   perKeyMax: number;
-  /** Most addresses, and most key ids, that are remembered: about 100 bytes each. */
+  /** Most addresses, and most key ids, that are remembered: about 300 bytes each. */
   entriesMax?: number;
 }
 
@@ -34,32 +35,36 @@ export class FailureBudget {
   /**
    * Begins an attempt to authenticate.
    * @param key that a token of our form says it is; only then is anything asked of the database.
+   * @param gone fires when the caller leaves: it waits no longer then. Asked for by who has to wait.
    * @returns what is to be told how it went.
-   * @throws ServiceError auth.too_many_failures
+   * @throws ServiceError auth.too_many_failures | request.aborted
    */
-  async begin(address: string, key: string | undefined): Promise<(attempt: Attempt) => void> {
-    const ofAddress = await this.#addresses.begin(addressGroup(address));
+  async begin(address: string, key: string | undefined, gone?: Gone): Promise<(attempt: Attempt) => void> {
+    const ofAddress = await this.#addresses.begin(addressGroup(address), gone);
     if (key === undefined) return ofAddress;
     try {
-      const ofKey = await this.#keys.begin(key);
+      const ofKey = await this.#keys.begin(key, gone);
       return (attempt) => {
         ofAddress(attempt);
         ofKey(attempt);
       };
     } catch (error) {
-      // What is refused for its key id is a failure of its address too.
-      ofAddress('failed');
+      // What is refused for its key id is a failure of its address too; who left before that has not failed.
+      ofAddress(error instanceof ServiceError && error.code === 'request.aborted' ? 'open' : 'failed');
       throw error;
     }
   }
 }
+
+/** Whether the caller left; made when it is first asked for. */
+export type Gone = () => AbortSignal;
 
 interface Entry {
   /** As of `at`; it falls with time. */
   failures: number;
   at: number;
   pending: number;
-  waiting: (() => void)[];
+  waiting: Set<() => void>;
 }
 
 class Spending {
@@ -71,12 +76,12 @@ class Spending {
     this.#entries = new LRUCache({ max: entriesMax });
   }
 
-  async begin(name: string): Promise<(attempt: Attempt) => void> {
+  async begin(name: string, gone?: Gone): Promise<(attempt: Attempt) => void> {
     const { max } = this.#options;
     const entry = this.#entry(name);
     while (this.#fall(entry) + entry.pending > max - 1) {
       if (entry.failures > max - 1) throw this.#refusal(entry);
-      await new Promise<void>((resolve) => entry.waiting.push(resolve));
+      await wokenOf(entry, gone?.());
     }
     entry.pending += 1;
     return (attempt) => {
@@ -89,7 +94,7 @@ class Spending {
   #entry(name: string): Entry {
     const known = this.#entries.get(name);
     if (known !== undefined) return known;
-    const entry = { failures: 0, at: this.#options.clock.now(), pending: 0, waiting: [] };
+    const entry = { failures: 0, at: this.#options.clock.now(), pending: 0, waiting: new Set<() => void>() };
     this.#entries.set(name, entry);
     return entry;
   }
@@ -97,7 +102,8 @@ class Spending {
   /** Brings the count to now. */
   #fall(entry: Entry): number {
     const now = this.#options.clock.now();
-    entry.failures = Math.max(0, entry.failures - ((now - entry.at) * this.#options.max) / WINDOW_MS);
+    const passed = Math.max(0, now - entry.at);
+    entry.failures = Math.max(0, entry.failures - (passed * this.#options.max) / WINDOW_MS);
     entry.at = now;
     return entry.failures;
   }
@@ -105,8 +111,8 @@ class Spending {
   /** As many as there is room for; all, when there is nothing left to wait for. */
   #wake(entry: Entry): void {
     const room = Math.floor(this.#options.max - this.#fall(entry)) - entry.pending;
-    const woken = entry.pending === 0 ? entry.waiting.length : Math.max(0, room);
-    for (const wake of entry.waiting.splice(0, woken)) wake();
+    const woken = entry.pending === 0 ? entry.waiting.size : Math.max(0, room);
+    for (const wake of [...entry.waiting].slice(0, woken)) wake();
   }
 
   #refusal({ failures }: Entry): ServiceError {
@@ -119,9 +125,30 @@ class Spending {
   }
 }
 
-/** One client: an IPv4 address, or the /64 of an IPv6 address, of which a single client has all. */
+/** Until there may be room. @throws ServiceError request.aborted when `gone` fires; its place in the line is given up. */
+function wokenOf({ waiting }: Entry, gone?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => {
+      waiting.delete(wake);
+      reject(new ServiceError('request.aborted', 'The caller left before it was said who it is.'));
+    };
+    const wake = (): void => {
+      gone?.removeEventListener('abort', leave);
+      waiting.delete(wake);
+      resolve();
+    };
+    waiting.add(wake);
+    if (gone?.aborted === true) leave();
+    else gone?.addEventListener('abort', leave, { once: true });
+  });
+}
+
+/**
+ * One client: an IPv4 address, or the /64 of an IPv6 address, of which a single client has all. A port, as some load balancers write it into
+ * X-Forwarded-For, is another one for each connection and no part of it.
+ */
 export function addressGroup(address: string): string {
-  const plain = address.replace(/%.*$/, '').toLowerCase();
+  const plain = withoutPort(address).replace(/%.*$/, '').toLowerCase();
   const mapped = /^(?:0*:)*:?(?:0*:)*ffff:(\d{1,3}(?:\.\d{1,3}){3})$/.exec(plain)?.[1];
   if (mapped !== undefined) return mapped;
   if (!plain.includes(':')) return plain;
@@ -134,4 +161,8 @@ export function addressGroup(address: string): string {
     .slice(0, 4)
     .map((group) => group.replace(/^0+(?=.)/, ''))
     .join(':')}::/64`;
+}
+
+function withoutPort(address: string): string {
+  return /^\[([^\]]*)\](?::\d+)?$/.exec(address)?.[1] ?? address.replace(/^([\d.]+):\d+$/, '$1');
 }

@@ -48,7 +48,7 @@ export const CAPACITY_SETTINGS = {
   ),
   callsInFlightSharePercent: setting(
     'CALLS_IN_FLIGHT_SHARE_PERCENT',
-    'Percent of CALLS_IN_FLIGHT_MAX that one merchant may have; the rest stays free for others.',
+    'Percent of CALLS_IN_FLIGHT_MAX that one merchant may have; the rest stays free for others. At 50, two merchants with long streams can hold all places.',
     integer(1, 100),
     '50',
   ),

@@ -1,4 +1,3 @@
-import { AuditStore } from '../audit/audit-store.ts';
 import { CheckpointBucket } from '../audit/checkpoint-bucket-aws.ts';
 import { CheckpointSigner } from '../audit/checkpoint-signer-aws.ts';
 import { CheckpointStore } from '../audit/checkpoint-store.ts';
@@ -12,9 +11,9 @@ import type { Base } from './base.ts';
 /** Of one attempt at AWS. Nobody waits for it. Milliseconds. */
 const ATTEMPT_MS = 5_000;
 
-/** Who says what was done: the store for readers, and, where there is a key to sign with, what makes checkpoints. */
+/** Who proves what was done: the store of checkpoints, and, where there is a key to sign with, what makes them. */
 export function buildAudit(config: Config, secrets: Secrets, { database, logger, monotonic }: Base) {
-  const stores = { audit: new AuditStore(database), checkpoints: new CheckpointStore(database) };
+  const stores = { checkpoints: new CheckpointStore(database) };
   const { auditKmsKeyId: keyId, auditCheckpointBucket, awsRegion, deployment } = config;
   if (keyId === undefined) return { ...stores, checkpointer: undefined, auditing: [] };
   const sdkFor = (region: string, host: string, given?: string) => {

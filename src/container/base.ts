@@ -1,3 +1,4 @@
+import type { AuditStore } from '../audit/audit-store.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Database } from '../persistence/database.ts';
@@ -9,4 +10,5 @@ export interface Base {
   monotonic: Clock;
   logger: Logger;
   database: Database;
+  audit: AuditStore;
 }

@@ -12,7 +12,7 @@ import { errorFields } from '../observability/logger.ts';
 import type { Base } from './base.ts';
 
 /** Who may call: API keys, operators' keys, JWTs where the settings name an issuer. */
-export function buildCallers(config: Config, secrets: Secrets, { clock, database, logger }: Base) {
+export function buildCallers(config: Config, secrets: Secrets, { clock, monotonic, database, logger }: Base) {
   const apiKeyStore = new ApiKeyStore(database);
   const hasher = new TokenHasher(peppersOf(config, secrets));
   const rehash = new TokenRehash({
@@ -32,7 +32,7 @@ export function buildCallers(config: Config, secrets: Secrets, { clock, database
   });
   const jwt = buildJwt(config, secrets, { clock });
   const failures = new FailureBudget({
-    clock,
+    clock: monotonic,
     perAddressMax: config.authFailuresPerAddressMax,
     perKeyMax: config.authFailuresPerKeyMax,
   });

@@ -15,15 +15,16 @@ import { buildVaultParts } from './vault-parts.ts';
 
 /** With which keys: the vault, roles, sessions, and the one choice between them. */
 export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
-  const { clock } = base;
+  const { clock, audit } = base;
   const { enabledRegions: regions } = config;
   const parts = buildVaultParts(config, secrets, base);
   const { identity, opened } = parts;
   const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, identity);
   const vault = new Vault({ ...parts, roleSessions });
-  const credentials = new CredentialKeeper({ ...parts, roleProof, vault });
+  const credentials = new CredentialKeeper({ ...parts, audit, roleProof, vault });
   const roles = new RoleActivation({
     ...parts,
+    audit,
     roleStore,
     proof: roleProof,
     assumer,
@@ -42,6 +43,7 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     sessions,
     roleSessions,
     identity,
+    audit,
     clock,
     regions,
     ...serviceDefaultOf(config, secrets),

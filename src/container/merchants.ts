@@ -14,7 +14,7 @@ import type { Base } from './base.ts';
 /** For whom: merchants, how they begin and end, and what they need to make a role for us. */
 export function buildMerchants(
   config: Config,
-  { clock, database }: Base,
+  { clock, database, audit }: Base,
   {
     vault,
     credentials,
@@ -26,7 +26,7 @@ export function buildMerchants(
   return {
     merchantStore,
     merchants: new Merchants(merchantStore, { clock, max: config.rememberedMax }),
-    onboarding: new Onboarding(database, merchantStore, apiKeys, credentials),
+    onboarding: new Onboarding({ database, audit, merchants: merchantStore, apiKeys, credentials }),
     closing: new Closing(merchantStore, vault, credentials),
     roleKits: new RoleKits(roles, rolePolicyFor),
   };

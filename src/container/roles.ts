@@ -12,7 +12,7 @@ import type { Base } from './base.ts';
 export function buildRoles(
   config: Config,
   secrets: Secrets,
-  { monotonic, logger, database }: Base,
+  { monotonic, logger, database, audit }: Base,
   identity: IdentityCheck,
 ) {
   const assumer = new AwsRoleAssumer({
@@ -26,6 +26,7 @@ export function buildRoles(
   });
   const roleSessions = new RoleSessions({
     assumer,
+    audit,
     clock: monotonic,
     max: config.openedCredentialsMax,
     onRefreshFailed: (error) => {

@@ -14,7 +14,7 @@ import type { Base } from './base.ts';
 /** Another version of a stored credential under running calls. */
 export function buildRotation(
   config: Config,
-  { logger, database }: Pick<Base, 'logger' | 'database'>,
+  { logger, database, audit }: Pick<Base, 'logger' | 'database' | 'audit'>,
   {
     opened,
     iamKeys,
@@ -30,6 +30,7 @@ export function buildRotation(
   const keys = new RotationKeys({ ...parts, store: keyStore, iamKeys });
   const rotations = new Rotations({
     ...parts,
+    audit,
     store,
     steps,
     keys,

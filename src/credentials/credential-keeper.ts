@@ -1,4 +1,5 @@
-import type { Actor } from '../domain/audit.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor, AuditTrail } from '../domain/audit.ts';
 import type { AwsIdentity } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -22,6 +23,7 @@ export interface CredentialKeeperParts {
   freezer: Pick<FreezeStore, 'change'>;
   secrets: Pick<SecretVault, 'seal' | 'discard'>;
   identity: IdentityCheck;
+  audit: AuditTrail;
   roleProof: Pick<RoleProof, 'prove'>;
   vault: Pick<Vault, 'reopen' | 'forget'>;
   /** Told of ciphertexts that stay behind in Secrets Manager: a cost, not a danger, because their keys are gone. */
@@ -45,14 +47,20 @@ export class CredentialKeeper {
   /**
    * Everything of storing that is not the database's: AWS is asked who the credential is, then it is sealed.
    * The caller commits the result in a transaction of its own, or abandons it.
+   * @param recordQuestion commits the record that AWS is about to be asked; called before it is, and only then. What it throws is thrown.
    * @throws ServiceError region.not_allowed | credential.refused_by_aws | upstream.unreachable | vault.unavailable
    * Cost: one call each of STS (or Bedrock), KMS and Secrets Manager.
    */
-  async prepare(merchantId: MerchantId, input: CredentialInput): Promise<PreparedCredential> {
+  async prepare(
+    merchantId: MerchantId,
+    input: CredentialInput,
+    recordQuestion: () => Promise<void>,
+  ): Promise<PreparedCredential> {
     const { identity, leftovers, secrets } = this.#parts;
     const { material, region } = input;
     const id = newCredentialId();
     if (material.kind === 'assume-role') return this.#prepareRole(merchantId, id, input);
+    await recordQuestion();
     const { accountId, arn } = await identity.checkCredential(material, region);
     const place = { merchantId, credentialId: id, version: 1 };
     const sealed = await secrets.seal(place, material, (secretName) =>
@@ -78,8 +86,10 @@ export class CredentialKeeper {
    * @throws ServiceError as `prepare`, or ledger.unavailable: then GET /credentials tells whether it was stored.
    */
   async store(actor: Actor, merchantId: MerchantId, input: CredentialInput): Promise<StoredCredential> {
-    const { store } = this.#parts;
-    const prepared = await this.prepare(merchantId, input);
+    const { audit, store } = this.#parts;
+    const prepared = await this.prepare(merchantId, input, () =>
+      audit.append(merchantId, askingAws(actor, 'identity', { source: 'stored' })),
+    );
     try {
       await store.inTransaction(merchantId, (tx) => prepared.commit(tx, actor));
     } catch (error) {

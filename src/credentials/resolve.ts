@@ -1,4 +1,5 @@
-import type { Actor } from '../domain/audit.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor, AuditTrail } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { CredentialChoice } from '../domain/credential-choice.ts';
 import type { AccessKey, AwsIdentity, CredentialSource, ResolvedCredential } from '../domain/credential.ts';
@@ -21,6 +22,7 @@ export interface ResolverParts {
   sessions: Pick<Sessions, 'open'>;
   roleSessions: Pick<RoleSessions, 'signerOf'>;
   identity: IdentityCheck;
+  audit: AuditTrail;
   clock: Clock;
   /** Regions of this deployment. */
   regions: readonly string[];
@@ -72,7 +74,7 @@ export class CredentialResolver implements Disposable {
    * @throws ServiceError auth.source_not_allowed | region.not_allowed | credential.none_chosen | credential.not_found |
    * credential.not_usable | credential.unreadable | credential.refused_by_aws | session.invalid | service_defaults.not_configured |
    * vault.unavailable | upstream.unreachable | upstream.throttled | ledger.unavailable
-   * Cost: stored: what Vault.current, Vault.open and RoleSessions.signerOf say; direct: one STS call a minute; session and service default: local.
+   * Cost: stored: what Vault.current, Vault.open and RoleSessions.signerOf say; direct: one STS call a minute, and one transaction that records it; session and service default: local.
    */
   async resolve(request: ResolveRequest): Promise<ResolvedCredential> {
     const { choice, merchant, principal } = request;
@@ -108,7 +110,7 @@ export class CredentialResolver implements Disposable {
     const key = `${poolKey}/${region}`;
     if (!this.#directIdentities.has(key)) await request.mayAsk?.({ source: 'direct' });
     const { accountId } = await this.#directIdentities.get(key, () =>
-      this.#parts.identity.checkCredential(accessKey, region),
+      this.#askWhose(request, 'direct', accessKey, region),
     );
     return { source: 'direct', region, accountId, credential: accessKey, poolKey };
   }
@@ -137,12 +139,13 @@ export class CredentialResolver implements Disposable {
     return { source: 'stored', region, accountId, ...signer, credentialId, version };
   }
 
-  async #service({ merchant, requestedRegion }: ResolveRequest): Promise<ResolvedCredential> {
+  async #service(request: ResolveRequest): Promise<ResolvedCredential> {
+    const { merchant, requestedRegion } = request;
     if (!merchant.serviceDefaultsAllowed)
       throw notAllowed(
         "The service's own AWS account is not open to this merchant. Name a credential of your own, or ask the operator to allow service defaults.",
       );
-    const { serviceDefault, regions, identity } = this.#parts;
+    const { serviceDefault, regions } = this.#parts;
     if (serviceDefault === undefined)
       throw new ServiceError(
         'service_defaults.not_configured',
@@ -151,7 +154,7 @@ export class CredentialResolver implements Disposable {
     const { accessKey, region: home } = serviceDefault;
     const region = regionFor(requestedRegion ?? home, regions, merchant);
     const { accountId } = await this.#serviceIdentity.get('', () =>
-      identity.checkCredential(accessKey, home),
+      this.#askWhose(request, 'service-default', accessKey, home),
     );
     return {
       source: 'service-default',
@@ -160,6 +163,18 @@ export class CredentialResolver implements Disposable {
       credential: accessKey,
       poolKey: 'service-default',
     };
+  }
+
+  /** Once for all who wait: each question is recorded before it is asked. */
+  async #askWhose(
+    { actor, merchant }: ResolveRequest,
+    source: CredentialSource,
+    accessKey: AccessKey,
+    region: string,
+  ): Promise<AwsIdentity> {
+    const { audit, identity } = this.#parts;
+    await audit.append(merchant.id, askingAws(actor, 'identity', { source }));
+    return identity.checkCredential(accessKey, region);
   }
 
   /** Direct keys and sessions come with their region; a second one in the same request would contradict it. */

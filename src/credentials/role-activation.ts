@@ -1,4 +1,5 @@
-import type { Actor } from '../domain/audit.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor, AuditTrail } from '../domain/audit.ts';
 import type { AssumableRole } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -17,6 +18,7 @@ export interface RoleActivationParts {
   store: CredentialStore;
   roleStore: RoleStore;
   proof: RoleProof;
+  audit: AuditTrail;
   assumer: Pick<RoleAssumer, 'ownPrincipal'>;
   secrets: SecretVault;
   leftovers: Pick<LeftoverStore, 'announce' | 'forget'>;
@@ -86,13 +88,14 @@ export class RoleActivation {
     credentialId: CredentialId,
     { roleArn, makeDefault }: { roleArn: string; makeDefault: boolean },
   ): Promise<StoredCredential> {
-    const { store, proof, forget } = this.#parts;
+    const { store, proof, audit, forget } = this.#parts;
     const credential = await store.get(merchantId, credentialId);
     const role = { kind: 'assume-role', roleArn, externalId: externalIdOf(credential) } as const;
     const { region, version, state } = credential;
     if (state === 'frozen') throw stillFrozen();
     if (version > 0 && credential.principalArn !== roleArn) throw otherRolePinned();
     const of = { actor, merchantId, credentialId, region };
+    await audit.append(merchantId, askingAws(actor, 'role', { source: 'stored', credentialId }));
     try {
       await proof.prove(of, role);
       const sealed = version > 0 ? undefined : await this.#seal(merchantId, credentialId, role);

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { askingAws } from '../domain/audit.ts';
+import type { AuditTrail } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { AccessKey, AssumableRole, AwsCredential, StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -13,6 +15,7 @@ import type { SessionPolicies } from './session-policy.ts';
 
 export interface RoleSessionsOptions {
   assumer: Pick<RoleAssumer, 'assume'>;
+  audit: AuditTrail;
   /** Counts spans: the end of a session is so long after it was asked for, whatever the system's clock says. */
   clock: Clock;
   /** Most sessions held, of all merchants. */
@@ -35,6 +38,8 @@ interface Session {
 /** No call begins with a session that ends sooner: signing, connecting and AWS's own check come after it was taken from here. */
 const MARGIN_MS = 60_000;
 const IDLE_MS = 15 * 60_000;
+/** A session is renewed for all who use it, and nobody waits. */
+const ACTOR = { subject: 'system', requestId: 'role-session' };
 
 /**
  * Sessions of merchants' roles, in memory only. Each is of one merchant, credential, version, role, ExternalId, region and policy: two
@@ -62,8 +67,8 @@ export class RoleSessions implements Disposable {
 
   /**
    * What signs for a stored credential: itself, or a session of the role that it is.
-   * @throws ServiceError as RoleAssumer.assume
-   * Cost: one call of STS an hour for each role in use; nobody waits for it but the first.
+   * @throws ServiceError as RoleAssumer.assume, and ledger.unavailable: what cannot be recorded is not asked
+   * Cost: one transaction and one call of STS an hour for each role in use; nobody waits for it but the first.
    */
   async signerOf(
     place: SecretPlace,
@@ -94,7 +99,9 @@ export class RoleSessions implements Disposable {
     region: string,
     policies: SessionPolicies,
   ): Promise<Lasting<Session>> {
-    const { accessKey, lifetimeMs } = await this.#options.assumer.assume({
+    const { assumer, audit } = this.#options;
+    await audit.append(merchantId, askingAws(ACTOR, 'role', { source: 'stored', credentialId }));
+    const { accessKey, lifetimeMs } = await assumer.assume({
       roleArn,
       externalId,
       region,

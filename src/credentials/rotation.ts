@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { Actor } from '../domain/audit.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor, AuditTrail } from '../domain/audit.ts';
 import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -19,6 +20,7 @@ import type {
 import type { CurrentVersion, StoredCredential } from './stored-credential.ts';
 
 export interface RotationParts extends RotationStepsParts {
+  audit: AuditTrail;
   steps: RotationSteps;
   keys: Pick<RotationKeys, 'make'>;
   /** A step was left to the worker, which does it again. */
@@ -48,7 +50,7 @@ export class Rotations {
   }
 
   /**
-   * Rotates to what the merchant hands in. AWS is asked whose it is before anything is written, so that a mistyped key leaves no trace.
+   * Rotates to what the merchant hands in. AWS is asked whose it is before anything else is written: a mistyped key leaves the record of the question only.
    * @throws ServiceError request.invalid (another kind) | credential.not_found | credential.refused_by_aws | rotation.in_progress |
    *   rotation.too_soon | rotation.account_changed | rotation.failed | vault.unavailable | upstream.unreachable: the version before is in force.
    *   ledger.unavailable: GET /credentials/:cid/rotation tells.
@@ -61,6 +63,10 @@ export class Rotations {
   ): Promise<Rotated> {
     const stored = await this.#parts.credentials.get(merchantId, credentialId);
     refuseOtherKind(stored, material);
+    await this.#parts.audit.append(
+      merchantId,
+      askingAws(actor, 'identity', { source: 'stored', credentialId }),
+    );
     const found = await this.#parts.identity.checkCredential(material, stored.region);
     if (stored.accountId !== undefined && stored.accountId !== found.accountId) {
       const approved = await this.#parts.store.approvedAccount(merchantId, credentialId);

@@ -1,3 +1,6 @@
+import type { CredentialSource } from './credential.ts';
+import type { CredentialId, MerchantId } from './ids.ts';
+
 /** What the audit trail records. A closed list: docs and verifier know every one. */
 export const AUDIT_ACTIONS = [
   'merchant.created',
@@ -25,6 +28,7 @@ export const AUDIT_ACTIONS = [
   'credential.key_deleted',
   'credential.account_approved',
   'session.created',
+  'aws.asked',
   'call.admitted',
   'call.settled',
   'call.void',
@@ -65,6 +69,30 @@ export interface AuditEntry {
 export interface Actor {
   subject: string;
   requestId: string;
+}
+
+/** Takes the record of what is about to be done. @throws ServiceError ledger.unavailable: then it must not be done. */
+export interface AuditTrail {
+  append(merchantId: MerchantId, entry: AuditEntry): Promise<void>;
+}
+
+/** Whose a credential is; a session of a role, or whether it lets us in; what a model is; how many tokens a prompt has. */
+export type AskedAbout = 'identity' | 'role' | 'model' | 'tokens';
+
+/** The record of a question to AWS that is no paid call: append it, then ask. */
+export function askingAws(
+  { subject, requestId }: Actor,
+  about: AskedAbout,
+  { source, credentialId }: { source: CredentialSource; credentialId?: CredentialId },
+): AuditEntry {
+  return {
+    actor: subject,
+    action: 'aws.asked',
+    resource: credentialId === undefined ? source : `credential/${credentialId}`,
+    outcome: 'allowed',
+    requestId,
+    body: { about, source },
+  };
 }
 
 /** The chain of operators' own deeds. Not a legal merchant id, so no merchant can have it. */

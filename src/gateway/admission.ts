@@ -108,9 +108,7 @@ export class Admission {
     const mayAsk = (right: Pick<Right, 'source'>) => this.#assertHeld(rightOf(paid, right));
     const resolved = await resolver.resolve({ ...paid, mayAsk });
     assertModelInScope(model, resolved);
-    const reached = await this.#parts.modelsBehind.reached(paid.merchant.id, model, resolved, () =>
-      mayAsk(resolved),
-    );
+    const reached = await this.#parts.modelsBehind.reached(paid, model, resolved, () => mayAsk(resolved));
     const bounded = boundOf(paid, reached, resolved.region, prices);
     const intent = {
       ...this.#intentOf(paid, resolved),

@@ -1,5 +1,8 @@
+import type { AuditStore } from '../audit/audit-store.ts';
 import type { ModelRef } from '../bedrock/model-id.ts';
 import type { ModelDescription, ModelQuestion } from '../bedrock/models.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -10,7 +13,14 @@ import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 
 export interface ModelsBehindParts {
   models: { getModel(question: ModelQuestion): Promise<ModelDescription | undefined> };
+  audit: Pick<AuditStore, 'append'>;
   clock: Clock;
+}
+
+/** Who asks, and for whom. */
+interface Asking {
+  actor: Actor;
+  merchant: { id: MerchantId };
 }
 
 /** ARNs that hide which model answers. What another ARN or an id runs is written in it, or AWS has no question for it. */
@@ -24,11 +34,11 @@ const REMEMBERED_MS = 300_000;
  * with the merchant's own credential.
  */
 export class ModelsBehind implements Disposable {
-  readonly #models: ModelsBehindParts['models'];
+  readonly #parts: Pick<ModelsBehindParts, 'models' | 'audit'>;
   readonly #remembered: SingleFlightCache<ReachedModel | undefined>;
 
-  constructor({ models, clock }: ModelsBehindParts) {
-    this.#models = models;
+  constructor({ clock, ...parts }: ModelsBehindParts) {
+    this.#parts = parts;
     this.#remembered = new SingleFlightCache({ max: REMEMBERED_MAX, ttlMs: REMEMBERED_MS, clock });
   }
 
@@ -38,17 +48,17 @@ export class ModelsBehind implements Disposable {
    * @param model of the account that `resolved` signs for (assertModelInScope), so no merchant learns of another's.
    */
   async reached(
-    merchantId: MerchantId,
+    asking: Asking,
     model: ModelRef,
     resolved: ResolvedCredential,
     mayAsk: () => Promise<void>,
   ): Promise<ReachedModel> {
     const named = profileOf(model.id);
     if (model.kind !== 'arn' || !HIDES_ITS_MODEL.has(model.resource ?? '')) return named;
-    const key = `${merchantId} ${model.id}`;
+    const key = `${asking.merchant.id} ${model.id}`;
     // Not inside of load: what one caller may not do any more, another who waits for the same answer still may.
     if (!this.#remembered.has(key)) await mayAsk();
-    const found = await this.#remembered.get(key, () => this.#ask(model, resolved)).catch(withheld);
+    const found = await this.#remembered.get(key, () => this.#ask(asking, model, resolved)).catch(withheld);
     return found ?? named;
   }
 
@@ -56,14 +66,20 @@ export class ModelsBehind implements Disposable {
     this.#remembered[Symbol.dispose]();
   }
 
-  async #ask({ id }: ModelRef, resolved: ResolvedCredential): Promise<ReachedModel | undefined> {
+  async #ask(
+    { actor, merchant }: Asking,
+    { id }: ModelRef,
+    resolved: ResolvedCredential,
+  ): Promise<ReachedModel | undefined> {
+    const { models, audit } = this.#parts;
+    await audit.append(merchant.id, askingAws(actor, 'model', resolved));
     // Many callers may wait for one answer, so none of them can call it off; the control plane's own time limit ends it.
     const signal = new AbortController().signal;
-    return (await this.#models.getModel({ resolved, modelId: id, signal }))?.runs;
+    return (await models.getModel({ resolved, modelId: id, signal }))?.runs;
   }
 }
 
-/** AWS refused, or could not say: the call itself will tell the caller what is wrong with credential or ARN. */
+/** AWS refused, could not say, or was not asked because that could not be recorded: the call itself will tell the caller what is wrong with credential or ARN. */
 function withheld(error: unknown): undefined {
   if (!(error instanceof ServiceError)) throw error;
 }

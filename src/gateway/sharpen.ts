@@ -1,6 +1,8 @@
+import type { AuditStore } from '../audit/audit-store.ts';
 import { countOfAnswer, countQuestion } from '../bedrock/count-question.ts';
 import { UNBOUNDED_INPUT } from '../bedrock/model-request.ts';
 import type { RuntimeCall, RuntimeReply } from '../bedrock/runtime.ts';
+import { askingAws } from '../domain/audit.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
@@ -47,10 +49,12 @@ interface Runtime {
  */
 export class Sharpening {
   readonly #runtime: Runtime;
+  readonly #audit: Pick<AuditStore, 'append'>;
   readonly #inFlight = new Map<MerchantId, number>();
 
-  constructor(runtime: Runtime) {
+  constructor(runtime: Runtime, audit: Pick<AuditStore, 'append'>) {
     this.#runtime = runtime;
+    this.#audit = audit;
   }
 
   /** For one request and all of its attempts to be admitted. What it returns never throws for what AWS would not say. */
@@ -83,6 +87,8 @@ export class Sharpening {
   }
 
   async #count({ paid, resolved, bounded }: Refused, body: Uint8Array): Promise<number | undefined> {
+    // The prompt leaves the building, and may never have a row of its own.
+    await this.#audit.append(paid.merchant.id, askingAws(paid.actor, 'tokens', resolved));
     const reply = await this.#runtime.send({
       merchantId: paid.merchant.id,
       resolved,
@@ -126,7 +132,7 @@ function questionOf({ paid, bounded }: Refused): Buffer | undefined {
   return countQuestion(paid.operation, bounded.baseModelId, bounded.request.encode({}));
 }
 
-/** AWS refused, was slow or could not be reached, or the caller left. */
+/** AWS refused, was slow or could not be reached, or was not asked because that could not be recorded; or the caller left. */
 function withheld(error: unknown): undefined {
   if (!(error instanceof ServiceError)) throw error;
 }

@@ -7,7 +7,7 @@ import type { Principal } from '../domain/principal.ts';
 import type { BodyMemory } from './body-budget.ts';
 import type { AnyEndpoint, Reply, Route } from './route.ts';
 import type { Services } from './services.ts';
-import { carriedBy } from './steps/begin.ts';
+import { carriedBy, goneSignal } from './steps/begin.ts';
 import { loadMerchant, merchantIdOf } from './steps/load-merchant.ts';
 import { readBody } from './steps/read-body.ts';
 import { readJsonBody, readQuery, validate } from './steps/validate.ts';
@@ -157,16 +157,6 @@ function send(res: Response, { status, body, headers }: Reply): void {
   if (headers !== undefined) res.set({ ...headers });
   if (body === undefined) res.end();
   else res.type('application/json').send(JSON.stringify(body));
-}
-
-/** On HTTP/2 `writableFinished` is true for an aborted stream too; `writableEnded` is not. */
-function goneSignal(res: Response): AbortSignal {
-  const gone = new AbortController();
-  res.once('close', () => {
-    if (!res.writableEnded) gone.abort();
-  });
-  if (res.destroyed) gone.abort();
-  return gone.signal;
 }
 
 function toParams(params: Readonly<Record<string, string | string[]>>): Record<string, string> {

@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events';
 import { pino } from 'pino';
 import type { DestinationStream } from 'pino';
 import { LOG_FIELDS } from './fields.ts';
@@ -15,8 +16,17 @@ export interface Logger {
   error(event: string, fields?: LogFields): void;
 }
 
-/** A line waits at most this long, or until so many wait: a write for each request costs more than the rest of its logging. */
-const BUFFERED = { dest: 1, sync: false, minLength: 8_192, periodicFlush: 100 };
+/**
+ * A line waits at most this long, or until so many wait: a write for each request costs more than the rest of its logging. Where nobody reads
+ * standard output, lines beyond `maxLength` are lost, and not the process. Bytes; milliseconds.
+ */
+const BUFFERED = {
+  dest: 1,
+  sync: false,
+  minLength: 8_192,
+  maxLength: 16 * 1_024 * 1_024,
+  periodicFlush: 100,
+};
 
 const KNOWN: ReadonlySet<string> = new Set(LOG_FIELDS);
 
@@ -31,6 +41,9 @@ export function newLogger(level: string, destination?: DestinationStream): Logge
     },
   };
   const log = pino(options, scanned);
+  countLost(out, (lines) => {
+    log.warn(clean({ lines }), 'log lines lost: standard output was not read');
+  });
   return {
     info: (event, fields = {}) => {
       log.info(clean(fields), event);
@@ -42,6 +55,20 @@ export function newLogger(level: string, destination?: DestinationStream): Logge
       log.error(clean(fields), event);
     },
   };
+}
+
+/** Tells how many lines did not fit, as soon as the others are written. */
+function countLost(out: DestinationStream, tell: (lines: number) => void): void {
+  if (!(out instanceof EventEmitter)) return;
+  let lost = 0;
+  out.on('drop', () => {
+    lost += 1;
+  });
+  out.on('drain', () => {
+    const lines = lost;
+    lost = 0;
+    if (lines > 0) tell(lines);
+  });
 }
 
 /**

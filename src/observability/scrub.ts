@@ -27,9 +27,10 @@ const IDS = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b(?:cred|wh)_[0-9A-Za-
 
 const LENGTH_MAX = 1_000;
 
-/** One text. What is longer than a thousand characters is cut. */
+/** One text. What is longer than a thousand characters is cut, and not before: the half of a secret has no shape. */
 export function scrub(text: string): string {
-  return replaceShapes(text.length > LENGTH_MAX ? `${text.slice(0, LENGTH_MAX)}…` : text);
+  const clean = replaceShapes(text);
+  return clean.length > LENGTH_MAX ? `${clean.slice(0, LENGTH_MAX)}…` : clean;
 }
 
 /** A line of JSON as it is about to be written: its texts as they are once their escapes are undone, and then the line itself. */

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { AuditStore } from '../../src/audit/audit-store.ts';
 import { CredentialKeeper } from '../../src/credentials/credential-keeper.ts';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
 import { LeftoverStore } from '../../src/credentials/leftover-store.ts';
@@ -79,6 +80,9 @@ export function secretVault(aws: StandIn, change: Partial<AwsSecretVaultOptions>
 /** Sealed outside of the service: nobody looks for what stays behind. */
 export const unannounced = () => Promise.resolve();
 
+/** What asks AWS alone, outside of any route. */
+export const unrecorded = () => Promise.resolve();
+
 /** The whole vault on a real database and the stand-in, with two merchants. */
 export async function setUpVault() {
   const testDatabase = await newTestDatabase();
@@ -104,6 +108,7 @@ export async function setUpVault() {
     freezer: new FreezeStore(database),
     secrets,
     identity,
+    audit: new AuditStore(database),
     opened,
     // No roles here: test/server/roles.test.ts has them.
     roleSessions: { evict: () => undefined },

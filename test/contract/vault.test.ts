@@ -31,6 +31,7 @@ import {
   setUpVault,
   spellings,
   unannounced,
+  unrecorded,
 } from './vault-setup.ts';
 import type { VaultHouse } from './vault-setup.ts';
 
@@ -126,7 +127,7 @@ describe('storing', () => {
   });
 
   test('a transaction that fails leaves neither row nor ciphertext', async () => {
-    const prepared = await house.credentials.prepare(MERCHANT_A, input());
+    const prepared = await house.credentials.prepare(MERCHANT_A, input(), unrecorded);
     const { Name } = bodyOf('CreateSecret');
     const cause = new Error('the rest of onboarding failed');
     await house.database
@@ -142,7 +143,7 @@ describe('storing', () => {
   });
 
   test('when nobody knows whether the transaction was committed, the ciphertext stays and is reported', async () => {
-    const prepared = await house.credentials.prepare(MERCHANT_A, input());
+    const prepared = await house.credentials.prepare(MERCHANT_A, input(), unrecorded);
     const { Name } = bodyOf('CreateSecret');
     await prepared.abandon(new ServiceError('ledger.unavailable', 'connection lost at COMMIT'));
     expect(house.leftovers).toEqual([Name]);
@@ -529,6 +530,7 @@ function resolveStored(id: CredentialId, defaultCredentialId: CredentialId) {
   using resolver = new CredentialResolver({
     vault: house.vault,
     identity: house.parts.identity,
+    audit: { append: unrecorded },
     sessions: { open: () => Promise.reject(new Error('no session was sent')) },
     roleSessions: noRoles,
     clock: { now: () => Date.now() },

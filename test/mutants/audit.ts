@@ -4,6 +4,7 @@ const INIT = 'prisma/migrations/20261121000000_init/migration.sql';
 /** Since then the function that writes events is there. */
 const MONEY = 'prisma/migrations/20261121120000_money/migration.sql';
 const VERIFY = 'src/audit/verify.ts';
+const AUDIT_EXPORT = 'test/server/audit-export.test.ts';
 const AUDIT_CHAIN = 'test/server/audit-chain.test.ts';
 
 /** The record of what was done: complete, in order, and not to be changed without notice. */
@@ -90,5 +91,76 @@ export const AUDIT: readonly Mutant[] = [
     replace: 'if (expected.seq === this.#seq) return undefined;',
     test: AUDIT_CHAIN,
     testName: 'the verifier',
+  },
+  {
+    name: 'A stored credential in memory is not used to ask about a model without an event.',
+    file: 'src/http/handlers/initialize/initialize.ts',
+    find: "  await services.audit.append(merchant.id, askingAws(actor, 'model', resolved));",
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'Whose direct keys are is not asked before that is recorded.',
+    file: 'src/credentials/resolve.ts',
+    find: "    await audit.append(merchant.id, askingAws(actor, 'identity', { source }));",
+    replace: '',
+    test: ['test/unit/resolve.test.ts', AUDIT_EXPORT],
+  },
+  {
+    name: 'A key that is to be stored is not shown to AWS before that is recorded.',
+    file: 'src/credentials/credential-keeper.ts',
+    find: '    await recordQuestion();',
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'The first key of a merchant that is onboarded is not shown to AWS before that is recorded.',
+    file: 'src/gateway/onboarding.ts',
+    find: 'this.#recordQuestion(actor, merchantId)',
+    replace: 'Promise.resolve()',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'A prompt does not go to CountTokens before that is recorded.',
+    file: 'src/gateway/sharpen.ts',
+    find: "    await this.#audit.append(paid.merchant.id, askingAws(paid.actor, 'tokens', resolved));",
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'What a profile runs is not asked before that is recorded.',
+    file: 'src/gateway/models-behind.ts',
+    find: "    await audit.append(merchant.id, askingAws(actor, 'model', resolved));",
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'A role is not assumed to sign with before that is recorded.',
+    file: 'src/credentials/role-sessions.ts',
+    find: "    await audit.append(merchantId, askingAws(ACTOR, 'role', { source: 'stored', credentialId }));",
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'A role is not assumed to prove it before that is recorded.',
+    file: 'src/credentials/role-activation.ts',
+    find: "    await audit.append(merchantId, askingAws(actor, 'role', { source: 'stored', credentialId }));",
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
+  },
+  {
+    name: 'A key that is to replace another is not shown to AWS before that is recorded.',
+    file: 'src/credentials/rotation.ts',
+    find: /await this\.#parts\.audit\.append\(\s+merchantId,\s+askingAws\(actor, 'identity', .*\),\s+\);/,
+    replace: '',
+    test: AUDIT_EXPORT,
+    testName: 'no audit, no effect',
   },
 ];

@@ -25,9 +25,9 @@ export const CREDENTIALS: readonly Mutant[] = [
   {
     name: 'Direct keys are used only after AWS has said whose they are.',
     file: RESOLVE,
-    find: 'this.#parts.identity.checkCredential(accessKey, region),',
+    find: "this.#askWhose(request, 'direct', accessKey, region),",
     replace:
-      "this.#parts.identity.checkCredential(accessKey, region).catch(() => ({ accountId: '100000000001' }) as never),",
+      "this.#askWhose(request, 'direct', accessKey, region).catch(() => ({ accountId: '100000000001' }) as never),",
     test: 'test/unit/resolve.test.ts',
   },
   {

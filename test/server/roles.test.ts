@@ -137,6 +137,7 @@ describe('onboarding a role', () => {
     });
     expect(await auditOf(merchant, id)).toEqual([
       'credential.created allowed',
+      'aws.asked allowed',
       'credential.activated allowed',
     ]);
 

@@ -138,6 +138,15 @@ describe('of an address', () => {
     for (let n = 0; n < PER_ADDRESS; n += 1) expect(await send(unknown())).toBe('401');
   });
 
+  test('a clock that steps back neither adds failures nor holds anybody longer', async () => {
+    const { clock, send } = setUp();
+    for (let n = 0; n < PER_ADDRESS; n += 1) await send(unknown());
+    clock.time -= 3_600_000;
+    expect(await send(unknown())).toBe('429 after 2');
+    clock.time += 2_000;
+    expect(await send(unknown())).toBe('401');
+  });
+
   test('a database that is away is nobody’s failure', async () => {
     const { add, state, send } = setUp();
     state.away = true;
@@ -193,6 +202,28 @@ describe('of a key', () => {
   });
 });
 
+test('who waits and leaves is let go at once, is no failure, and holds nobody up', async () => {
+  const budget = new FailureBudget({ clock: { now: () => START }, perAddressMax: 1, perKeyMax: 1 });
+  const first = await budget.begin('192.0.2.1', undefined);
+  const caller = new AbortController();
+  const left = budget.begin('192.0.2.1', undefined, () => caller.signal);
+  const stays = budget.begin('192.0.2.1', undefined, () => new AbortController().signal);
+  caller.abort();
+  await expect(left).rejects.toMatchObject({ code: 'request.aborted' });
+  await expect(budget.begin('192.0.2.1', undefined, () => AbortSignal.abort())).rejects.toMatchObject({
+    code: 'request.aborted',
+  });
+  first('passed');
+  (await stays)('passed');
+  // Nor of its address, when it waited for the answer to others with its key.
+  const ofKey = await budget.begin('192.0.2.2', 'key');
+  await expect(budget.begin('192.0.2.3', 'key', () => AbortSignal.abort())).rejects.toMatchObject({
+    code: 'request.aborted',
+  });
+  ofKey('passed');
+  (await budget.begin('192.0.2.3', 'key'))('passed');
+});
+
 test('what is remembered is bounded', async () => {
   const clock = { now: () => START };
   const budget = new FailureBudget({ clock, perAddressMax: 1, perKeyMax: 1, entriesMax: 10 });
@@ -214,6 +245,9 @@ test.each([
   ['2001:db8:1::', '2001:db8:1:0::/64'],
   ['fe80::1%eth0', 'fe80:0:0:0::/64'],
   ['::1', '0:0:0:0::/64'],
+  ['192.0.2.1:50000', '192.0.2.1'],
+  ['[2001:db8:1:2::5]:50000', '2001:db8:1:2::/64'],
+  ['[2001:db8:1:2::5]', '2001:db8:1:2::/64'],
   ['', ''],
 ])('%s is counted as %s', (address, group) => {
   expect(addressGroup(address)).toBe(group);

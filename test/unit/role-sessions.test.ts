@@ -37,6 +37,7 @@ function setUp(lifetimeMs = 3_600_000) {
   const asked: AssumeRoleAsk[] = [];
   const failures: Error[] = [];
   const sessions = new RoleSessions({
+    audit: { append: () => Promise.resolve() },
     clock,
     max: 100,
     random: () => 0.5,

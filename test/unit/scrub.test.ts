@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events';
 import { Writable } from 'node:stream';
 import { describe, expect, test } from '@jest/globals';
 import { errorFields, newLogger } from '../../src/observability/logger.ts';
@@ -32,6 +33,17 @@ test('a long text is cut', () => {
   expect(scrub('so '.repeat(1_000))).toHaveLength(1_001);
 });
 
+test.each(SECRETS)('%s is replaced where it is cut, too', (_what, text) => {
+  // With no part of it so long before the cut that its shape would still be known.
+  for (let before = 950; before < 1_000; before += 1) {
+    const scrubbed = scrub('so '.repeat(400).slice(0, before - 1) + ' ' + text);
+    expect(scrubbed).toBe(scrubbed.slice(0, 1_001));
+    expect(scrubbed.slice(before)).toBe(cut(scrub(text), 1_000 - before));
+  }
+});
+
+const cut = (text: string, length: number) => (text.length > length ? `${text.slice(0, length)}…` : text);
+
 describe('the logger', () => {
   function linesOf(write: (logger: ReturnType<typeof newLogger>) => void): Record<string, unknown>[] {
     const lines: string[] = [];
@@ -56,6 +68,18 @@ describe('the logger', () => {
       complete: true,
       max: null,
     });
+  });
+
+  test('lines that did not fit, because nobody read, are counted when somebody does', () => {
+    const lines: string[] = [];
+    const out = Object.assign(new EventEmitter(), { write: (line: string) => void lines.push(line) });
+    newLogger('info', out);
+    out.emit('drain');
+    for (let n = 0; n < 3; n += 1) out.emit('drop', 'a line');
+    for (let n = 0; n < 2; n += 1) out.emit('drain');
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([
+      expect.objectContaining({ msg: 'log lines lost: standard output was not read', lines: 3 }),
+    ]);
   });
 
   test('says the class, code and place of an error and of its causes, and never the message', () => {

@@ -7,7 +7,7 @@ import { TOKEN_SCAN_PATTERN } from '../../auth/token.ts';
 import { ServiceError } from '../../domain/errors.ts';
 import type { ServiceErrorOptions } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
-import { carriedBy } from './begin.ts';
+import { carriedBy, goneSignal } from './begin.ts';
 
 /** Ours have 78 characters, JWTs up to two thousand. */
 const TOKEN_LENGTH_MAX = 4_096;
@@ -22,7 +22,9 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
   const passport = new Passport();
   passport.use(
     'bearer',
-    newBearerStrategy((token, { address = '' }) => verify(token, { ...how, address })),
+    newBearerStrategy((token, { address, gone }) =>
+      verify(token, { ...how, address, ...(gone && { gone }) }),
+    ),
   );
   return (req, res, next) => {
     let token: string;
@@ -33,7 +35,7 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
       return;
     }
     const headers = { authorization: `Bearer ${token}` };
-    const shown = { headers, address: req.ip ?? '' } as unknown as Request;
+    const shown = { headers, address: req.ip ?? '', gone: () => goneSignal(res) } as unknown as Request;
     const decide = (error: unknown, principal?: Principal | false): void => {
       if (error !== null && error !== undefined) next(error);
       else if (principal === false || principal === undefined) next(notAccepted());

@@ -40,3 +40,13 @@ export function begin(logger: Logger): RequestHandler {
     next();
   };
 }
+
+/** Fires when the caller is gone before the answer was complete. On HTTP/2 `writableFinished` is true for an aborted stream too; `writableEnded` is not. */
+export function goneSignal(res: Response): AbortSignal {
+  const gone = new AbortController();
+  res.once('close', () => {
+    if (!res.writableEnded) gone.abort();
+  });
+  if (res.destroyed) gone.abort();
+  return gone.signal;
+}

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { parseModelId, assertModelInScope } from '../../../bedrock/model-id.ts';
+import { askingAws } from '../../../domain/audit.ts';
 import { CREDENTIAL_SOURCES } from '../../../domain/credential.ts';
 import type { SessionDefaults } from '../../../credentials/sessions.ts';
 import type { ResolvedCredential } from '../../../domain/credential.ts';
@@ -56,11 +57,12 @@ export const initialize = merchantEndpoint<InitializeBody>({
 });
 
 async function checkModel(
-  { services, callerGone, body: { modelId } }: MerchantContext<InitializeBody>,
+  { services, merchant, actor, callerGone, body: { modelId } }: MerchantContext<InitializeBody>,
   resolved: ResolvedCredential,
 ) {
   if (modelId === undefined) return null;
   assertModelInScope(parseModelId(modelId), resolved);
+  await services.audit.append(merchant.id, askingAws(actor, 'model', resolved));
   const found = await services.models.getModel({ resolved, modelId, signal: callerGone });
   return { modelId, kind: found?.kind ?? null, status: found?.status ?? null };
 }

@@ -75,7 +75,7 @@ export const REVOCATION: readonly Mutant[] = [
   },
   {
     name: 'Closing a merchant destroys its data keys.',
-    file: MIGRATION,
+    file: 'prisma/migrations/20261121203000_unsent/migration.sql',
     find: "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND",
     replace:
       "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND false AND",

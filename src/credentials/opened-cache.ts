@@ -32,8 +32,8 @@ export interface Opening {
 }
 
 /**
- * Opened credentials, by merchant, credential and version. That a version is still current is decided by Postgres for every call
- * (resolve.ts asks, admission asks again), so nothing here outlives a revocation or a rotation.
+ * Opened credentials, by merchant, credential and version. That a version is still current is decided by Postgres for every call (the
+ * statement that admits it), so what is here after a revocation or a rotation signs nothing.
  */
 export class OpenedCache implements Disposable {
   readonly #cache: SingleFlightCache<StoredMaterial>;
@@ -48,9 +48,14 @@ export class OpenedCache implements Disposable {
     this.#patienceMs = patienceMs;
   }
 
+  /** Whether the vault would not be asked. */
+  has(place: SecretPlace): boolean {
+    return this.#cache.has(nameOf(place));
+  }
+
   /** @throws what `opening` throws. A vault that does not answer is no error as long as there is a copy that may be used. */
   async get(place: SecretPlace, opening: Opening): Promise<StoredMaterial> {
-    const name = `${prefixOf(place.merchantId, place.credentialId)}${String(place.version)}`;
+    const name = nameOf(place);
     const held = this.#cache.held(name);
     if (held !== undefined) return held;
     const state = this.#copies.state(name);
@@ -69,8 +74,8 @@ export class OpenedCache implements Disposable {
   }
 
   /** Forgets one version. */
-  forget({ merchantId, credentialId, version }: SecretPlace): void {
-    const name = `${prefixOf(merchantId, credentialId)}${String(version)}`;
+  forget(place: SecretPlace): void {
+    const name = nameOf(place);
     this.#cache.forget(name);
     this.#copies.forget(name);
   }
@@ -95,7 +100,8 @@ export class OpenedCache implements Disposable {
   #load(name: string, { open }: Opening): Promise<StoredMaterial> {
     return this.#cache.get(name, async () => {
       const credential = await open();
-      this.#copies.keep(name, credential);
+      // What was evicted meanwhile is not kept: neither here nor there.
+      if (this.#cache.has(name)) this.#copies.keep(name, credential);
       return credential;
     });
   }
@@ -104,6 +110,10 @@ export class OpenedCache implements Disposable {
     this.#cache.evict(prefix);
     this.#copies.evict(prefix);
   }
+}
+
+function nameOf({ merchantId, credentialId, version }: SecretPlace): string {
+  return `${prefixOf(merchantId, credentialId)}${String(version)}`;
 }
 
 /** Neither id can hold a slash, so no prefix is the beginning of another's. */

@@ -34,7 +34,8 @@ const SENTENCES: Record<Why, string> = {
 
 /**
  * Ends running calls whose right has ended: whoever took it away may be on any replica, and told the database. One statement for all calls of
- * this process, which Service asks for every few seconds. While Postgres does not answer, calls run on, and it is asked again and again.
+ * this process, which Service asks for every few seconds. While Postgres does not answer, calls run on, and it is asked again
+ * and again: a process that alone is cut off from it may run calls past their right.
  */
 export class Watch implements Disposable {
   readonly #parts: WatchParts;

@@ -2,6 +2,7 @@ import type { Clock } from '../domain/clock.ts';
 import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
+import { within } from '../memory/within.ts';
 import { VaultRefusal, VaultSilence } from './secret-vault.ts';
 import type { SecretPlace } from './secret-vault.ts';
 import { StaleCopies } from './stale-copies.ts';
@@ -62,7 +63,7 @@ export class OpenedCache implements Disposable {
     if (state === 'none') return this.#load(name, opening);
     if (state === 'spare') {
       try {
-        return await within(this.#patienceMs, this.#load(name, opening));
+        return await within(this.#patienceMs, this.#load(name, opening), notInTime);
       } catch (error) {
         if (!(error instanceof VaultSilence)) throw error;
         this.#copies.pause(name);
@@ -121,17 +122,6 @@ function prefixOf(merchantId: MerchantId, credentialId: CredentialId): string {
   return `${merchantId}/${credentialId}/`;
 }
 
-/** @throws VaultSilence when `work` takes longer. It goes on, and what comes of it counts. */
-async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const silence = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(new VaultSilence('The vault does not answer in time.'));
-    }, limitMs);
-  });
-  try {
-    return await Promise.race([work, silence]);
-  } finally {
-    clearTimeout(timer);
-  }
+function notInTime(): VaultSilence {
+  return new VaultSilence('The vault does not answer in time.');
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '../domain/clock.ts';
 import { ServiceError } from '../domain/errors.ts';
+import { within } from '../memory/within.ts';
 import type { EndedBy, Right, RightsStore } from '../ledger/rights-store.ts';
 
 export interface WatchParts {
@@ -93,7 +94,12 @@ export class Watch implements Disposable {
   async #look(): Promise<number> {
     const groups = [...this.#running.values()].map((group) => [...group]);
     const rights = groups.flatMap(([first]) => (first === undefined ? [] : [first.right]));
-    const ended = await within(this.#parts.lookTimeoutMs ?? 2_000, this.#parts.rights.ended(rights));
+    const { lookTimeoutMs: limitMs = 2_000 } = this.#parts;
+    const ended = await within(
+      limitMs,
+      this.#parts.rights.ended(rights),
+      () => new Error(`no answer within ${String(limitMs)} ms`),
+    );
     let cut = 0;
     for (const [at, why] of ended) for (const call of groups[at] ?? []) cut += this.#cut(call, why);
     return cut;
@@ -133,18 +139,4 @@ function keyOf({ merchantId, source, apiKeyId, credentialId }: Right): string {
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms).unref());
-}
-
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`no answer within ${String(ms)} ms`));
-    }, ms);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -54,8 +54,8 @@ export const REVOCATION: readonly Mutant[] = [
   },
   {
     name: 'A look that hangs is given up for another.',
-    file: WATCH,
-    find: 'return await Promise.race([work, late]);',
+    file: 'src/memory/within.ts',
+    find: 'return await Promise.race([work, end]);',
     replace: 'return await work;',
     test: 'test/unit/watch.test.ts',
   },

@@ -104,7 +104,7 @@ export class RotationSteps {
   }
 }
 
-/** What is rotated is keys: whoever asks for a role's is refused before (rotation.ts, rotation-keys.ts). */
+/** What is rotated is keys: the store begins no rotation of a role. */
 function keysIn(material: StoredMaterial): AwsCredential {
   if (material.kind !== 'assume-role') return material;
   throw new ServiceError('internal', 'A role is not rotated.');

@@ -102,6 +102,7 @@ async function rewrap({ store, wrapping, arn }: Desk, { apply, json }: KeysOrder
   const done = await rewrapDataKeys({
     store,
     wrapping,
+    arn,
     actor: administrator(),
     onProgress: ({ rewrapped }) => void process.stderr.write(`${String(rewrapped)} of ${String(total)}\n`),
   });

@@ -97,13 +97,13 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     deliverer,
     watch,
     checkpointer,
-    // The spool before the database: it tries once more to write what waits.
+    // These before the database: they try once more to write what waits.
     closers: [
       watch,
       ...reconciling,
       deliverer,
       ...auditing,
-      ...(books.spool ? [books.spool] : []),
+      ...books.lastTries,
       bedrock.runtime,
       bedrock.modelsBehind,
       bedrock.models,

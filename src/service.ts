@@ -11,6 +11,7 @@ import type { LedgerStore } from './ledger/ledger-store.ts';
 import type { Prices } from './ledger/prices.ts';
 import type { RotationAlertsStore } from './ledger/rotation-alerts-store.ts';
 import type { Spool } from './ledger/spool.ts';
+import type { Unsent } from './ledger/unsent.ts';
 import type { WebhookDeliverer } from './ledger/webhook-deliverer.ts';
 import { errorFields } from './observability/logger.ts';
 
@@ -20,6 +21,7 @@ interface ServiceParts {
   services: Services;
   ledgerStore: LedgerStore;
   spool: Spool | undefined;
+  unsent: Unsent;
   answerStore: Pick<AnswerStore, 'sweep'>;
   prices: Prices;
   rotationAlerts: Pick<RotationAlertsStore, 'raise'>;
@@ -37,6 +39,7 @@ interface ServiceParts {
 const SWEEP_EVERY_MS = 10_000;
 /** Ten rounds without a sign of life, and another process takes the files over. */
 const SPOOL_EVERY_MS = 2_000;
+const UNSENT_EVERY_MS = 1_000;
 const SWEEP_CALLS_MAX = 1_000;
 /** Three misses in a row, and what this process holds is in doubt. */
 const ALIVE_EVERY_MS = 5_000;
@@ -85,7 +88,7 @@ export class Service implements AsyncDisposable {
   }
 
   async listen(): Promise<{ port: number }> {
-    const { config, server, ledgerStore, prices, spool, answerStore, deliverer, watch } = this.#parts;
+    const { config, server, ledgerStore, prices, spool, unsent, answerStore, deliverer, watch } = this.#parts;
     if (this.#parts.checkpointer === undefined)
       this.logger.warn('audit checkpoints are off: AUDIT_KMS_KEY_ID is not set');
     await ledgerStore.keepAlive(LEASE_SECONDS);
@@ -96,6 +99,11 @@ export class Service implements AsyncDisposable {
         this.logger.warn('calls became unknown: their process is gone or their deadline passed', { calls });
     });
     if (spool !== undefined) this.#every(SPOOL_EVERY_MS, 'spool', () => spool.tick());
+    this.#every(UNSENT_EVERY_MS, 'unsent calls', async () => {
+      const calls = await unsent.tick();
+      if (calls > 0)
+        this.logger.info('calls void: they were admitted without an answer, and never sent', { calls });
+    });
     this.#every(ANSWERS_EVERY_MS, 'answers', async () => {
       while ((await answerStore.sweep(ANSWERS_MAX)) === ANSWERS_MAX);
     });

@@ -2,7 +2,6 @@ import type { Secrets } from '../config/secrets.ts';
 import type { Config } from '../config/settings.ts';
 import { CredentialKeeper } from '../credentials/credential-keeper.ts';
 import { AwsIamKeys } from '../credentials/iam-keys-aws.ts';
-import { Leftovers } from '../credentials/leftovers.ts';
 import { AwsPermissionProbes } from '../credentials/permission-probes-aws.ts';
 import { CredentialResolver } from '../credentials/resolve.ts';
 import { RoleActivation } from '../credentials/role-activation.ts';
@@ -30,11 +29,6 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     assumer,
     regions,
     forget: vault.forget.bind(vault),
-  });
-  const leftovers = new Leftovers({
-    ...parts,
-    store: parts.leftovers,
-    afterMs: config.leftoverSecretsAfterMs,
   });
   const { sessionKey: key, sessionKeyPrevious: previous } = secrets;
   const sessions = new Sessions({ key, ...(previous && { previousKeys: [previous] }), clock });
@@ -64,7 +58,7 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
     sessions,
     resolver,
     identity,
-    leftovers,
+    leftovers: parts.leftovers,
     rotations,
     rotationWorker,
     closers,

@@ -7,7 +7,7 @@ import { newCredentialId } from '../domain/ids.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { FreezeChange, FreezeStore } from './freeze-store.ts';
 import type { IdentityCheck } from './identity.ts';
-import type { LeftoverStore } from './leftover-store.ts';
+import type { Leftovers } from './leftovers.ts';
 import { keyHint } from './material.ts';
 import { PreparedCredential } from './prepared-credential.ts';
 import type { CredentialInput } from './prepared-credential.ts';
@@ -19,9 +19,9 @@ import type { Vault } from './vault.ts';
 
 export interface CredentialKeeperParts {
   store: CredentialStore;
-  leftovers: LeftoverStore;
+  leftovers: Pick<Leftovers, 'announce' | 'remove' | 'retire'>;
   freezer: Pick<FreezeStore, 'change'>;
-  secrets: Pick<SecretVault, 'seal' | 'discard'>;
+  secrets: Pick<SecretVault, 'seal'>;
   identity: IdentityCheck;
   audit: AuditTrail;
   roleProof: Pick<RoleProof, 'prove'>;
@@ -164,17 +164,12 @@ export class CredentialKeeper {
     const { store } = this.#parts;
     const secretNames = await store.delete(merchantId, actor, credentialId);
     this.#parts.vault.forget(merchantId, credentialId);
-    await this.discard(secretNames);
+    await this.discard(merchantId, secretNames);
   }
 
-  /** Removes ciphertexts whose keys are destroyed, as far as AWS lets us: one that stays is noise, and told of. */
-  async discard(secretNames: readonly string[]): Promise<void> {
-    const { secrets, onLeftover } = this.#parts;
-    for (const secretName of secretNames) {
-      await secrets.discard(secretName, 'in-7-days').catch((error: unknown) => {
-        onLeftover(secretName, error);
-      });
-    }
+  /** Removes ciphertexts whose keys are destroyed, as far as AWS lets us: one that stays is noise, told of, and tried again. Never throws. */
+  discard(merchantId: MerchantId, secretNames: readonly string[]): Promise<void> {
+    return this.#parts.leftovers.retire(merchantId, secretNames);
   }
 
   /** @throws ServiceError credential.refused_by_aws for another account: it would get the merchant's prompts, and pay its bills. */

@@ -5,7 +5,7 @@ import type { Credential as Row } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import { assertActive, notFound } from './credential-state.ts';
-import { claimSecret } from './leftover-store.ts';
+import { claimSecret, leaveSecrets } from './leftover-store.ts';
 import { openableVersion, stateOf } from './openable-version-store.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
@@ -32,7 +32,7 @@ export interface NewCredential {
 
 /**
  * The credentials of one merchant at a time: row security hides all others, and each statement names the merchant as well.
- * Audit first, then the change, in one transaction: both or neither. The audit head is the first lock of each, as in ledger_open().
+ * Audit first, then the change, in one transaction: both or neither. The audit head is the first lock of each, as in ledger_hold().
  */
 export class CredentialStore {
   readonly #database: Database;
@@ -190,7 +190,7 @@ export class CredentialStore {
   /**
    * Deletes a credential for good: with its wrapped keys gone, what Secrets Manager still holds cannot be opened by anyone.
    * Calls that were admitted before this commits may still use it; none is admitted after.
-   * @returns the names of the secrets that are now noise.
+   * @returns the names of the secrets that are now noise: written down in the same transaction, so that they are removed whoever dies.
    * @throws ServiceError credential.not_found
    */
   delete(merchantId: MerchantId, actor: Actor, credentialId: CredentialId): Promise<string[]> {
@@ -208,7 +208,9 @@ export class CredentialStore {
         UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()
         WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId} AND state <> 'destroyed'
         RETURNING secret_name`;
-      return [...new Set(destroyed.map((version) => version.secret_name))];
+      const secretNames = [...new Set(destroyed.map((version) => version.secret_name))];
+      await leaveSecrets(tx, secretNames);
+      return secretNames;
     });
   }
 

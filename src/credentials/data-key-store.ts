@@ -9,6 +9,7 @@ export interface WrappedKey extends SecretPlace {
   kmsKeyArn: string;
   wrappedKey: Uint8Array;
   secretName: string;
+  secretVersionId: string;
 }
 
 export interface RewrappedKey extends WrappedKey {
@@ -39,6 +40,7 @@ interface TakenRow {
   kms_key_arn: string;
   wrapped_key: Uint8Array;
   secret_name: string;
+  secret_version_id: string;
 }
 
 /** The service's own keys across merchants: an administrator's view, with an administrator's login. */
@@ -61,6 +63,7 @@ export class DataKeyStore {
       kmsKeyArn: row.kms_key_arn,
       wrappedKey: row.wrapped_key,
       secretName: row.secret_name,
+      secretVersionId: row.secret_version_id,
     }));
   }
 

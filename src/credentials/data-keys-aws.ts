@@ -1,5 +1,9 @@
 import { DescribeKeyCommand, KMSClient, ReEncryptCommand } from '@aws-sdk/client-kms';
-import { SecretsManagerClient, UpdateSecretCommand } from '@aws-sdk/client-secrets-manager';
+import {
+  SecretsManagerClient,
+  UpdateSecretCommand,
+  paginateListSecretVersionIds,
+} from '@aws-sdk/client-secrets-manager';
 import { reachOf } from '../domain/address.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { describeAwsFailure } from './aws-failure.ts';
@@ -11,6 +15,9 @@ import type { AwsSecretVaultOptions } from './vault-aws.ts';
 
 /** Nothing waits for this but an administrator. */
 const ATTEMPTS = 5;
+/** AWS answers UpdateSecret as if it had. */
+const NOT_ENCRYPTED_ANEW =
+  'left the version under the older key (it needs a label of AWS, kms:Decrypt there and kms:Encrypt here)';
 
 /**
  * Moves data keys to another KMS key inside of KMS: ReEncrypt gives no plaintext out. Secrets Manager wraps its copy by a KMS key as well, so
@@ -56,6 +63,8 @@ export class AwsDataKeys implements DataKeyWrapping, Disposable {
     await failing('secretsmanager:UpdateSecret', () =>
       this.#secrets.send(new UpdateSecretCommand({ SecretId: key.secretName, KmsKeyId: arn })),
     );
+    const under = await failing('secretsmanager:ListSecretVersionIds', () => this.#kmsKeysOf(key));
+    if (!under.includes(arn)) throw notDone('secretsmanager:UpdateSecret', NOT_ENCRYPTED_ANEW);
     const context = { ...encryptionContextOf(this.#environment, key) };
     const answer = await failing('kms:ReEncrypt', () =>
       this.#kms.send(
@@ -71,6 +80,16 @@ export class AwsDataKeys implements DataKeyWrapping, Disposable {
     if (answer.CiphertextBlob === undefined || answer.KeyId !== arn)
       throw notDone('kms:ReEncrypt', 'another key answered');
     return Buffer.from(answer.CiphertextBlob);
+  }
+
+  /** ARNs of the KMS keys with which Secrets Manager opens this version. Any one of them is enough. */
+  async #kmsKeysOf({ secretName, secretVersionId }: WrappedKey): Promise<string[]> {
+    const list = { SecretId: secretName, IncludeDeprecated: true };
+    for await (const { Versions = [] } of paginateListSecretVersionIds({ client: this.#secrets }, list)) {
+      const found = Versions.find(({ VersionId }) => VersionId === secretVersionId);
+      if (found !== undefined) return found.KmsKeyIds ?? [];
+    }
+    return [];
   }
 
   [Symbol.dispose](): void {

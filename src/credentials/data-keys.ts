@@ -15,7 +15,9 @@ export interface DataKeyWrapping {
 
 export interface RewrapParts {
   store: Pick<DataKeyStore, 'take' | 'rewrapped'>;
-  wrapping: DataKeyWrapping;
+  wrapping: Pick<DataKeyWrapping, 'rewrap'>;
+  /** The KMS key to move to, as `wanted` said. */
+  arn: string;
   actor: Actor;
   /** Keys of one transaction; default 100. */
   batch?: number;
@@ -40,15 +42,14 @@ const PARALLEL = 4;
 /**
  * Wraps every data key that is under another KMS key by the wanted one. In order of merchant, and where to go on stands in the rows: stop it,
  * start it again, start it twice. A batch in which nothing works ends it.
- * @throws ServiceError vault.unavailable when the wanted key cannot be found; what the database throws.
+ * @throws what the database throws.
  */
 export async function rewrapDataKeys(parts: RewrapParts): Promise<Rewrapped> {
-  const { store, wrapping, actor, batch = BATCH, onProgress } = parts;
-  const arn = await wrapping.wanted();
+  const { store, arn, actor, batch = BATCH, onProgress } = parts;
   const sum = { rewrapped: 0, overtaken: 0, failed: {} as Record<string, number> };
   let keys = await store.take(arn, undefined, batch);
   while (keys.length > 0) {
-    const { done, reasons } = await rewrapBatch(parts, keys, arn);
+    const { done, reasons } = await rewrapBatch(parts, keys);
     const written = done.length === 0 ? 0 : await store.rewrapped(actor, arn, done);
     sum.rewrapped += written;
     sum.overtaken += done.length - written;
@@ -61,7 +62,7 @@ export async function rewrapDataKeys(parts: RewrapParts): Promise<Rewrapped> {
   return sum;
 }
 
-async function rewrapBatch({ wrapping, parallel = PARALLEL }: RewrapParts, keys: WrappedKey[], arn: string) {
+async function rewrapBatch({ wrapping, arn, parallel = PARALLEL }: RewrapParts, keys: WrappedKey[]) {
   const done: RewrappedKey[] = [];
   const reasons: string[] = [];
   const waiting = keys.values();

@@ -9,7 +9,7 @@ export interface Leftover {
   secretName: string;
 }
 
-/** Names of secrets on their way: written before AWS is asked, gone when the credential is committed or the secret removed. */
+/** Names of secrets on their way in or out: written before AWS is asked, gone when the credential is committed or the secret removed. */
 export class LeftoverStore {
   readonly #database: Database;
 
@@ -28,7 +28,7 @@ export class LeftoverStore {
   }
 
   /**
-   * Those announced at least `afterMs` ago and never committed, for this sweep alone; a sweep that dies leaves them to the next in ten minutes.
+   * Those written down at least `afterMs` ago and still of no credential, for this sweep alone; a sweep that dies leaves them to the next in ten minutes.
    * @throws ServiceError ledger.unavailable
    */
   take(afterMs: number, limit: number): Promise<Leftover[]> {
@@ -48,4 +48,9 @@ export async function claimSecret(tx: Tx, secretName: string): Promise<void> {
   throw new ServiceError('vault.unavailable', 'Storing took too long and was given up. Try again.', {
     retryAfterSeconds: 5,
   });
+}
+
+/** In the transaction that destroys the keys of these secrets: from its commit on they are left over, until they are removed. */
+export async function leaveSecrets(tx: Tx, secretNames: readonly string[]): Promise<void> {
+  await tx.$queryRaw`SELECT secrets_orphaned(${[...secretNames]}::text[])`;
 }

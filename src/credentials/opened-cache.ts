@@ -2,6 +2,7 @@ import type { Clock } from '../domain/clock.ts';
 import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { SingleFlightCache } from '../memory/single-flight-cache.ts';
+import { within } from '../memory/within.ts';
 import { VaultRefusal, VaultSilence } from './secret-vault.ts';
 import type { SecretPlace } from './secret-vault.ts';
 import { StaleCopies } from './stale-copies.ts';
@@ -32,8 +33,8 @@ export interface Opening {
 }
 
 /**
- * Opened credentials, by merchant, credential and version. That a version is still current is decided by Postgres for every call
- * (resolve.ts asks, admission asks again), so nothing here outlives a revocation or a rotation.
+ * Opened credentials, by merchant, credential and version. That a version is still current is decided by Postgres for every call (the
+ * statement that admits it), so what is here after a revocation or a rotation signs nothing.
  */
 export class OpenedCache implements Disposable {
   readonly #cache: SingleFlightCache<StoredMaterial>;
@@ -48,16 +49,21 @@ export class OpenedCache implements Disposable {
     this.#patienceMs = patienceMs;
   }
 
+  /** Whether the vault would not be asked. */
+  has(place: SecretPlace): boolean {
+    return this.#cache.has(nameOf(place));
+  }
+
   /** @throws what `opening` throws. A vault that does not answer is no error as long as there is a copy that may be used. */
   async get(place: SecretPlace, opening: Opening): Promise<StoredMaterial> {
-    const name = `${prefixOf(place.merchantId, place.credentialId)}${String(place.version)}`;
+    const name = nameOf(place);
     const held = this.#cache.held(name);
     if (held !== undefined) return held;
     const state = this.#copies.state(name);
     if (state === 'none') return this.#load(name, opening);
     if (state === 'spare') {
       try {
-        return await within(this.#patienceMs, this.#load(name, opening));
+        return await within(this.#patienceMs, this.#load(name, opening), notInTime);
       } catch (error) {
         if (!(error instanceof VaultSilence)) throw error;
         this.#copies.pause(name);
@@ -69,8 +75,8 @@ export class OpenedCache implements Disposable {
   }
 
   /** Forgets one version. */
-  forget({ merchantId, credentialId, version }: SecretPlace): void {
-    const name = `${prefixOf(merchantId, credentialId)}${String(version)}`;
+  forget(place: SecretPlace): void {
+    const name = nameOf(place);
     this.#cache.forget(name);
     this.#copies.forget(name);
   }
@@ -95,7 +101,8 @@ export class OpenedCache implements Disposable {
   #load(name: string, { open }: Opening): Promise<StoredMaterial> {
     return this.#cache.get(name, async () => {
       const credential = await open();
-      this.#copies.keep(name, credential);
+      // What was evicted meanwhile is not kept: neither here nor there.
+      if (this.#cache.has(name)) this.#copies.keep(name, credential);
       return credential;
     });
   }
@@ -106,22 +113,15 @@ export class OpenedCache implements Disposable {
   }
 }
 
+function nameOf({ merchantId, credentialId, version }: SecretPlace): string {
+  return `${prefixOf(merchantId, credentialId)}${String(version)}`;
+}
+
 /** Neither id can hold a slash, so no prefix is the beginning of another's. */
 function prefixOf(merchantId: MerchantId, credentialId: CredentialId): string {
   return `${merchantId}/${credentialId}/`;
 }
 
-/** @throws VaultSilence when `work` takes longer. It goes on, and what comes of it counts. */
-async function within<T>(limitMs: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const silence = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(new VaultSilence('The vault does not answer in time.'));
-    }, limitMs);
-  });
-  try {
-    return await Promise.race([work, silence]);
-  } finally {
-    clearTimeout(timer);
-  }
+function notInTime(): VaultSilence {
+  return new VaultSilence('The vault does not answer in time.');
 }

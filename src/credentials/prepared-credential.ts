@@ -3,8 +3,7 @@ import type { AwsCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { CredentialStore, CredentialTx, NewCredential } from './credential-store.ts';
-import type { LeftoverStore } from './leftover-store.ts';
-import type { SecretVault } from './secret-vault.ts';
+import type { Leftovers } from './leftovers.ts';
 
 /** What a merchant hands in. Its shape was checked by the caller. */
 export interface CredentialInput {
@@ -19,8 +18,7 @@ export interface CredentialInput {
 
 interface PreparedParts {
   store: CredentialStore;
-  secrets: Pick<SecretVault, 'discard'>;
-  leftovers: LeftoverStore;
+  leftovers: Pick<Leftovers, 'remove'>;
   onLeftover: (secretName: string, cause: unknown) => void;
 }
 
@@ -55,18 +53,13 @@ export class PreparedCredential {
    * ciphertext stays: either the row needs it, or it is noise without its key, which a sweep removes. `onLeftover` is told.
    */
   async abandon(cause: unknown): Promise<void> {
-    const { secrets, leftovers, onLeftover } = this.#parts;
+    const { leftovers, onLeftover } = this.#parts;
     if (this.#row.sealed === undefined) return;
     const { secretName } = this.#row.sealed;
     if (cause instanceof ServiceError && cause.code === 'ledger.unavailable') {
       onLeftover(secretName, cause);
       return;
     }
-    try {
-      await secrets.discard(secretName, 'now');
-      await leftovers.forget({ merchantId: this.#merchantId, secretName });
-    } catch (error) {
-      onLeftover(secretName, error);
-    }
+    await leftovers.remove({ merchantId: this.#merchantId, secretName });
   }
 }

@@ -18,9 +18,9 @@ import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { Vault } from './vault.ts';
 
 export interface ResolverParts {
-  vault: Pick<Vault, 'current' | 'open'>;
+  vault: Pick<Vault, 'current' | 'holds' | 'open'>;
   sessions: Pick<Sessions, 'open'>;
-  roleSessions: Pick<RoleSessions, 'signerOf'>;
+  roleSessions: Pick<RoleSessions, 'holds' | 'signerOf'>;
   identity: IdentityCheck;
   audit: AuditTrail;
   clock: Clock;
@@ -40,7 +40,7 @@ export interface ResolveRequest {
   /** Read anew what is otherwise remembered of a stored credential. */
   anew?: boolean;
   /** Throws when the right to ask AWS anything has ended; for requests whose caller is only remembered. */
-  mayAsk?: (right: { source: CredentialSource }) => Promise<void>;
+  mayAsk?: (right: Pick<ResolvedCredential, 'source' | 'credentialId'>) => Promise<void>;
   /** This version of the stored credential and no other; whether it may sign is still for the ledger to say. */
   pinned?: CurrentVersion;
 }
@@ -133,8 +133,12 @@ export class CredentialResolver implements Disposable {
     const region = regionFor(requestedRegion ?? current.region, this.#parts.regions, merchant);
     const { version, accountId } = current;
     const { vault, roleSessions } = this.#parts;
-    const material = await vault.open(actor, merchant.id, credentialId, version);
     const place = { merchantId: merchant.id, credentialId, version };
+    const mayAsk = () => request.mayAsk?.({ source: 'stored', credentialId });
+    const held = vault.holds(place);
+    if (!held) await mayAsk();
+    const material = await vault.open(actor, merchant.id, credentialId, version);
+    if (held && !roleSessions.holds(place, material, region)) await mayAsk();
     const signer = await roleSessions.signerOf(place, material, region);
     return { source: 'stored', region, accountId, ...signer, credentialId, version };
   }

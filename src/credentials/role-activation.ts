@@ -5,7 +5,7 @@ import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { otherRolePinned, stillFrozen } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
-import type { LeftoverStore } from './leftover-store.ts';
+import type { Leftovers } from './leftovers.ts';
 import type { RoleAssumer } from './role-assumer.ts';
 import type { RoleProof } from './role-proof.ts';
 import type { RoleStore } from './role-store.ts';
@@ -21,7 +21,7 @@ export interface RoleActivationParts {
   audit: AuditTrail;
   assumer: Pick<RoleAssumer, 'ownPrincipal'>;
   secrets: SecretVault;
-  leftovers: Pick<LeftoverStore, 'announce' | 'forget'>;
+  leftovers: Pick<Leftovers, 'announce' | 'remove'>;
   /** Regions of this deployment. */
   regions: readonly string[];
   /** Forgets what is remembered of a credential. */
@@ -136,13 +136,7 @@ export class RoleActivation {
   }
 
   async #discard(merchantId: MerchantId, { secretName }: SealedVersion): Promise<void> {
-    const { secrets, leftovers, onLeftover } = this.#parts;
-    try {
-      await secrets.discard(secretName, 'now');
-      await leftovers.forget({ merchantId, secretName });
-    } catch (error) {
-      onLeftover(secretName, error);
-    }
+    await this.#parts.leftovers.remove({ merchantId, secretName });
   }
 }
 

@@ -84,6 +84,12 @@ export class RoleSessions implements Disposable {
     return { credential: accessKey, poolKey: `${poolKey}:${String(serial)}` };
   }
 
+  /** Whether `signerOf` would ask nobody. */
+  holds(place: SecretPlace, material: StoredMaterial, region: string): boolean {
+    if (material.kind !== 'assume-role') return true;
+    return this.#sessions.has(keyOf(place, material, region, CALL_POLICIES));
+  }
+
   /** Forgets all sessions of a credential, or of a merchant. */
   evict(merchantId: MerchantId, credentialId?: CredentialId): void {
     this.#sessions.evict(credentialId === undefined ? `${merchantId}/` : `${merchantId}/${credentialId}/`);

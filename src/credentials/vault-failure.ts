@@ -22,7 +22,10 @@ export function notOpened(call: string, error: unknown): ServiceError {
   return silent ? new VaultSilence(detail, { cause }) : notNow(failure, detail);
 }
 
-/** Of KMS: it is the key that cannot be used, whatever was to be unwrapped. */
+/**
+ * Of KMS: it is the key that cannot be used, whatever was to be unwrapped. It ends what is open under every key, on purpose: whoever shuts the
+ * service out is obeyed at once, and what is under a key that works is opened anew.
+ */
 const KEY_REFUSED: ReadonlySet<string> = new Set(
   ['AccessDeniedException', 'DisabledException', 'KMSInvalidStateException', 'NotFoundException'].map(
     (name) => `kms:Decrypt ${name}`,

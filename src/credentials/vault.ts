@@ -6,7 +6,7 @@ import { SingleFlightCache } from '../memory/single-flight-cache.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { OpenedCache } from './opened-cache.ts';
 import type { RoleSessions } from './role-sessions.ts';
-import type { SecretVault } from './secret-vault.ts';
+import type { SecretPlace, SecretVault } from './secret-vault.ts';
 import type { CurrentVersion } from './stored-credential.ts';
 
 export interface VaultParts {
@@ -63,6 +63,11 @@ export class Vault {
       open: () => this.reopen(actor, merchantId, credentialId, version),
       recordStaleUse: () => this.#parts.store.recordStaleUse(merchantId, actor, credentialId, version),
     });
+  }
+
+  /** Whether `open` would ask nobody. */
+  holds(place: SecretPlace): boolean {
+    return this.#parts.opened.has(place);
   }
 
   /**

@@ -105,7 +105,8 @@ export class Admission {
     const headers = requestHeadersForAws(paid.headers, paid.operation);
     const endUser = endUserOf(paid);
     // Before AWS is asked anything with what is only remembered, the database is asked: nothing at all begins with what was revoked.
-    const mayAsk = (right: Pick<Right, 'source'>) => this.#assertHeld(rightOf(paid, right));
+    const mayAsk = (right: Pick<ResolvedCredential, 'source' | 'credentialId'>) =>
+      this.#assertHeld(rightOf(paid, right));
     const resolved = await resolver.resolve({ ...paid, mayAsk });
     assertModelInScope(model, resolved);
     const reached = await this.#parts.modelsBehind.reached(paid, model, resolved, () => mayAsk(resolved));

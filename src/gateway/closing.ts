@@ -23,14 +23,14 @@ export class Closing {
 
   /**
    * Closes a merchant. Once the database has committed, its secrets are beyond anyone's reach; then the ciphertexts are removed as far as AWS
-   * lets us. Closing it again tries that once more for those that stayed.
+   * lets us, and else by a sweep, within hours. Closing it again tries that at once.
    * @throws ServiceError merchant.not_found | ledger.unavailable
    */
   async close(actor: Actor, merchantId: MerchantId, reason?: string): Promise<ClosedMerchant> {
     const closed = await this.#merchants.close(actor, merchantId, reason);
     if (closed === undefined) throw merchantNotFound();
     this.#vault.forget(merchantId);
-    await this.#credentials.discard(closed.secrets);
+    await this.#credentials.discard(merchantId, closed.secrets);
     return closed;
   }
 }

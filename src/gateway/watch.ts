@@ -1,5 +1,6 @@
 import type { Clock } from '../domain/clock.ts';
 import { ServiceError } from '../domain/errors.ts';
+import { within } from '../memory/within.ts';
 import type { EndedBy, Right, RightsStore } from '../ledger/rights-store.ts';
 
 export interface WatchParts {
@@ -34,7 +35,8 @@ const SENTENCES: Record<Why, string> = {
 
 /**
  * Ends running calls whose right has ended: whoever took it away may be on any replica, and told the database. One statement for all calls of
- * this process, which Service asks for every few seconds. While Postgres does not answer, calls run on, and it is asked again and again.
+ * this process, which Service asks for every few seconds. While Postgres does not answer, calls run on, and it is asked again
+ * and again: a process that alone is cut off from it may run calls past their right.
  */
 export class Watch implements Disposable {
   readonly #parts: WatchParts;
@@ -92,7 +94,12 @@ export class Watch implements Disposable {
   async #look(): Promise<number> {
     const groups = [...this.#running.values()].map((group) => [...group]);
     const rights = groups.flatMap(([first]) => (first === undefined ? [] : [first.right]));
-    const ended = await within(this.#parts.lookTimeoutMs ?? 2_000, this.#parts.rights.ended(rights));
+    const { lookTimeoutMs: limitMs = 2_000 } = this.#parts;
+    const ended = await within(
+      limitMs,
+      this.#parts.rights.ended(rights),
+      () => new Error(`no answer within ${String(limitMs)} ms`),
+    );
     let cut = 0;
     for (const [at, why] of ended) for (const call of groups[at] ?? []) cut += this.#cut(call, why);
     return cut;
@@ -132,18 +139,4 @@ function keyOf({ merchantId, source, apiKeyId, credentialId }: Right): string {
 
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms).unref());
-}
-
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`no answer within ${String(ms)} ms`));
-    }, ms);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

@@ -4,6 +4,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from '../persistence/database.ts';
 import { Batcher } from './batcher.ts';
 import type { CallIntent, HoldAnswer, LimitUse } from './call-intent.ts';
+import type { UnsentCall } from './unsent.ts';
 
 /** At most this many calls share a commit: beyond it a batch takes longer than what it saves. */
 const BATCH_SIZE_MAX = 256;
@@ -49,7 +50,7 @@ export class LedgerStore {
     this.#settlements = new Batcher<Settlement, boolean>({ ...fair, run: (items) => this.#settle(items) });
   }
 
-  /** Admits and records a call, or says why not. @throws ServiceError ledger.unavailable: then nothing was admitted. */
+  /** Admits and records a call, or says why not. @throws ServiceError ledger.unavailable: then it may have been, and nothing may be sent. */
   hold(merchantId: MerchantId, intent: CallIntent): Promise<HoldAnswer> {
     return this.#holds.add({ merchantId, intent });
   }
@@ -57,6 +58,21 @@ export class LedgerStore {
   /** Resolves a call; false when another resolution came first. @throws ServiceError ledger.unavailable: then it may have been or not. */
   settle(merchantId: MerchantId, id: CallId, outcome: CallOutcome): Promise<boolean> {
     return this.#settlements.add({ merchantId, id, outcome });
+  }
+
+  /**
+   * Makes calls of this process void that were admitted without an answer (unsent.ts). What it does not find will never be: it waits for a
+   * commit that is under way. @returns how many. @throws ServiceError ledger.unavailable
+   */
+  async voidUnsent(calls: readonly UnsentCall[]): Promise<number> {
+    const items = calls.map(({ merchantId, requestId }) => ({
+      merchant_id: merchantId,
+      request_id: requestId,
+    }));
+    const rows = await this.#database.query<{ moved: number }>(
+      Prisma.sql`SELECT ledger_void_unsent(${this.#processId}::uuid, ${JSON.stringify(items)}::jsonb) AS moved`,
+    );
+    return rows[0]?.moved ?? 0;
   }
 
   /** Says that this process lives for the next `leaseSeconds`. */

@@ -6,6 +6,7 @@ import type { LedgerStore } from './ledger-store.ts';
 import { refusalOf } from './refusals.ts';
 import { isAway } from './spool.ts';
 import type { Spool } from './spool.ts';
+import type { Unsent } from './unsent.ts';
 
 export interface LedgerOptions {
   /** Waits between attempts to write a settlement while Postgres is away. Milliseconds. */
@@ -14,6 +15,8 @@ export interface LedgerOptions {
   onUnsettled: (callId: CallId, error: unknown) => void;
   /** Where settlements wait while Postgres is away; without it they are tried again for as long as the delays say. */
   spool?: Pick<Spool, 'append' | 'full'>;
+  /** Told of calls whose admission was not answered; without it those that were admitted all the same become unknown at their deadline. */
+  unsent?: Pick<Unsent, 'remember'>;
 }
 
 /**
@@ -44,7 +47,10 @@ export class Ledger {
         { retryAfterSeconds: 5 },
       );
     }
-    const answer = await this.#store.hold(merchantId, intent);
+    const answer = await this.#store.hold(merchantId, intent).catch((error: unknown) => {
+      if (isAway(error)) this.#options.unsent?.remember({ merchantId, requestId: intent.requestId });
+      throw error;
+    });
     if (answer.verdict !== 'admitted') throw refusalOf(answer);
     return new OpenCall(answer, (outcome) => this.#resolve(merchantId, answer.id, outcome));
   }

@@ -58,6 +58,12 @@ export class RefreshingCache<Value> implements Disposable {
     return this.#entries.size;
   }
 
+  /** Whether `get` would answer without loading anew. */
+  has(key: string): boolean {
+    const entry = this.#entries.peek(key);
+    return (entry !== undefined && this.#options.clock.now() < entry.endsAt) || this.#loading.has(key);
+  }
+
   get(key: string, load: () => Promise<Lasting<Value>>): Promise<Value> {
     const entry = this.#entries.get(key);
     const now = this.#options.clock.now();

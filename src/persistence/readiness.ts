@@ -2,7 +2,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from './database.ts';
 
 /** The newest migration this code was written for. A test compares it with the folder. */
-export const SCHEMA_VERSION = '20261121202000_rotation_order';
+export const SCHEMA_VERSION = '20261121203000_unsent';
 
 const HOW_TO_MIGRATE =
   'Run: DATABASE_ADMIN_URL=postgres://… npm run migrate -- --grant-to <login of DATABASE_URL>';

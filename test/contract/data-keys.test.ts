@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { DataKeyStore } from '../../src/credentials/data-key-store.ts';
 import { AwsDataKeys } from '../../src/credentials/data-keys-aws.ts';
@@ -15,6 +16,7 @@ import {
   OPERATOR_ACCOUNT,
   SERVICE_KEY,
   input,
+  known,
   secretVault,
   setUpVault,
   spellings,
@@ -22,6 +24,8 @@ import {
 import type { VaultHouse } from './vault-setup.ts';
 
 const NEXT = { keyId: '7c2f4a52-2222-4222-8333-444455556666', alias: 'alias/next' };
+const NOT_ENCRYPTED_ANEW =
+  'secretsmanager:UpdateSecret left the version under the older key (it needs a label of AWS, kms:Decrypt there and kms:Encrypt here)';
 const ADMIN = { subject: 'cli:test', requestId: 'cli' };
 
 let house: VaultHouse;
@@ -89,7 +93,7 @@ async function counts(): Promise<Record<string, number>> {
 }
 
 const rewrap = (change: Partial<RewrapParts> = {}) =>
-  rewrapDataKeys({ store, wrapping, actor: ADMIN, batch: 2, ...change });
+  rewrapDataKeys({ store, wrapping, arn: newArn, actor: ADMIN, batch: 2, ...change });
 
 describe('data keys move to another KMS key', () => {
   test('all that are not destroyed, of every merchant; the older KMS key can then be disabled', async () => {
@@ -117,7 +121,8 @@ describe('data keys move to another KMS key', () => {
     house.aws.forget();
     await rewrap();
     const asked = house.aws.journal.map(({ operation }) => operation);
-    expect(asked).toEqual(['DescribeKey', 'UpdateSecret', 'ReEncrypt']);
+    expect(await wrapping.wanted()).toBe(newArn);
+    expect(asked).toEqual(['UpdateSecret', 'ListSecretVersionIds', 'ReEncrypt']);
     const sent = house.aws.journal
       .map(({ bodyBase64 }) => Buffer.from(bodyBase64, 'base64').toString())
       .join();
@@ -129,6 +134,33 @@ describe('data keys move to another KMS key', () => {
       ),
     );
     expect(JSON.parse(rows[0]?.body ?? '')).toEqual({ kmsKeyArn: newArn, keys: 1 });
+  });
+
+  test('who may not encrypt with the new key moves nothing, although UpdateSecret says nothing of it', async () => {
+    const id = await stored(MERCHANT_A);
+    house.aws.addAccessKey({ ...known(SERVICE_KEY, OPERATOR_ACCOUNT), deny: ['kms:Encrypt'] });
+    const done = await rewrap().finally(() => {
+      house.aws.addAccessKey(known(SERVICE_KEY, OPERATOR_ACCOUNT));
+    });
+    expect(done).toEqual({ rewrapped: 0, overtaken: 0, failed: { [NOT_ENCRYPTED_ANEW]: 1 } });
+    expect(await counts()).toEqual({ old: 1 });
+    expect(await rewrap()).toMatchObject({ rewrapped: 1 });
+    house.aws.setKmsKeyState(oldArn, 'Disabled');
+    expect(await opens(MERCHANT_A, id)).toBe(LONG_LIVED.secretAccessKey.reveal());
+  });
+
+  test('a version that bears no label stays in the count: Secrets Manager does not encrypt it anew', async () => {
+    const credentialId = await stored(MERCHANT_A);
+    const place = { merchantId: MERCHANT_A, credentialId, version: 1 };
+    const { secretName } = await house.parts.store.recordOpening(MERCHANT_A, ACTOR, credentialId, 1);
+    const unlabelled = randomUUID();
+    // AWSPENDING goes from the first to the second.
+    for (const secretVersionId of [unlabelled, randomUUID()])
+      await house.parts.secrets.sealNext(place, LONG_LIVED, { secretName, secretVersionId });
+    await house.asAdmin((client) =>
+      client.query('UPDATE credential_versions SET secret_version_id = $1', [unlabelled]),
+    );
+    expect(await rewrap()).toMatchObject({ rewrapped: 0, failed: { [NOT_ENCRYPTED_ANEW]: 1 } });
   });
 
   test('two at once: every key once, and all open', async () => {
@@ -143,7 +175,6 @@ describe('data keys move to another KMS key', () => {
   test('what is deleted while its key is under way stays deleted', async () => {
     const [kept, gone] = [await stored(MERCHANT_A), await stored(MERCHANT_B)];
     const slow = {
-      wanted: () => wrapping.wanted(),
       rewrap: async (...args: Parameters<AwsDataKeys['rewrap']>) => {
         const after = await wrapping.rewrap(...args);
         if (args[0].credentialId === gone) await house.credentials.delete(ACTOR, MERCHANT_B, gone);
@@ -158,6 +189,18 @@ describe('data keys move to another KMS key', () => {
     );
     expect(rows).toEqual([{ state: 'destroyed', wrapped_key: null }]);
     expect(await opens(MERCHANT_A, kept)).toBe(LONG_LIVED.secretAccessKey.reveal());
+  });
+
+  test('it waits for no version that somebody else is changing: that one is taken again', async () => {
+    const [, busy] = [await stored(MERCHANT_A), await stored(MERCHANT_B)];
+    await house.asAdmin(async (client) => {
+      await client.query('BEGIN');
+      await client.query('SELECT 1 FROM credential_versions WHERE credential_id = $1 FOR UPDATE', [busy]);
+      expect(await rewrap()).toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
+      await client.query('COMMIT');
+    });
+    expect(await counts()).toEqual({ old: 1, new: 1 });
+    expect(await rewrap()).toMatchObject({ rewrapped: 1 });
   });
 
   test('stopped in the middle it goes on where it was; one that fails keeps no other waiting, and is named', async () => {

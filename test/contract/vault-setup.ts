@@ -3,6 +3,7 @@ import { AuditStore } from '../../src/audit/audit-store.ts';
 import { CredentialKeeper } from '../../src/credentials/credential-keeper.ts';
 import { CredentialStore } from '../../src/credentials/credential-store.ts';
 import { LeftoverStore } from '../../src/credentials/leftover-store.ts';
+import { Leftovers } from '../../src/credentials/leftovers.ts';
 import { FreezeStore } from '../../src/credentials/freeze-store.ts';
 import { AwsIdentityCheck } from '../../src/credentials/identity-aws.ts';
 import { OpenedCache } from '../../src/credentials/opened-cache.ts';
@@ -94,6 +95,7 @@ export async function setUpVault() {
     onPoolError: () => undefined,
   });
   const leftovers: string[] = [];
+  const onLeftover = (secretName: string) => void leftovers.push(secretName);
   const secrets = secretVault(aws);
   const store = new CredentialStore(database);
   const identity = new AwsIdentityCheck({
@@ -104,7 +106,7 @@ export async function setUpVault() {
   const opened = new OpenedCache({ clock });
   const parts = {
     store,
-    leftovers: new LeftoverStore(database),
+    leftovers: new Leftovers({ store: new LeftoverStore(database), secrets, onLeftover, afterMs: 3_600_000 }),
     freezer: new FreezeStore(database),
     secrets,
     identity,
@@ -114,7 +116,7 @@ export async function setUpVault() {
     roleSessions: { evict: () => undefined },
     roleProof: { prove: () => Promise.reject(new Error('no role was stored')) },
     clock,
-    onLeftover: (secretName: string) => void leftovers.push(secretName),
+    onLeftover,
   };
   const vault = new Vault(parts);
   const credentials = new CredentialKeeper({ ...parts, vault });

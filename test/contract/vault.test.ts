@@ -519,6 +519,7 @@ async function openFresh(id: CredentialId): Promise<StoredMaterial> {
 }
 
 const noRoles: ResolverParts['roleSessions'] = {
+  holds: () => true,
   signerOf: (_place, material) =>
     material.kind === 'assume-role'
       ? Promise.reject(new Error('no role was stored'))

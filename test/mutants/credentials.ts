@@ -7,6 +7,20 @@ const SESSIONS = 'src/credentials/sessions.ts';
 /** Which keys sign a call, and how they are kept. */
 export const CREDENTIALS: readonly Mutant[] = [
   {
+    name: 'Nothing is opened for a right that is only remembered.',
+    file: 'src/credentials/resolve.ts',
+    find: 'if (!held) await mayAsk();',
+    replace: '',
+    test: 'test/unit/resolve.test.ts',
+  },
+  {
+    name: 'What is evicted while it is opened leaves no copy.',
+    file: 'src/credentials/opened-cache.ts',
+    find: 'if (this.#cache.has(name)) this.#copies',
+    replace: 'this.#copies',
+    test: 'test/unit/opened-cache.test.ts',
+  },
+  {
     name: "A stored credential that cannot be opened is an error, and never replaced by the service's own account.",
     file: RESOLVE,
     find: 'vault.open(actor, merchant.id, credentialId, version);',

@@ -11,6 +11,20 @@ const REACH = 'test/unit/reach.test.ts';
 /** What holds while something is down, altered, or left behind. */
 export const FAULTS: readonly Mutant[] = [
   {
+    name: 'Who dies behind the deletion of a credential leaves its ciphertext to the sweep.',
+    file: 'src/credentials/credential-store.ts',
+    find: 'await leaveSecrets(tx, secretNames);',
+    replace: 'await leaveSecrets(tx, []);',
+    test: LEFTOVERS,
+  },
+  {
+    name: 'Who dies behind the closing of a merchant leaves its ciphertexts to the sweep.',
+    file: 'prisma/migrations/20261121203000_unsent/migration.sql',
+    find: 'PERFORM secrets_orphaned(',
+    replace: 'PERFORM cardinality(',
+    test: LEFTOVERS,
+  },
+  {
     name: 'A stale credential is used only after its use was recorded.',
     file: CACHE,
     find: '    await opening.recordStaleUse();\n',

@@ -1,6 +1,7 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const KEYS_SQL = 'prisma/migrations/20261121197000_keys/migration.sql';
+const UNSENT_SQL = 'prisma/migrations/20261121203000_unsent/migration.sql';
 const IAM = 'src/credentials/iam-keys-aws.ts';
 const IAM_TEST = 'test/contract/iam-keys.test.ts';
 const DATA_KEYS_TEST = 'test/contract/data-keys.test.ts';
@@ -33,7 +34,7 @@ export const KEYS: readonly Mutant[] = [
   },
   {
     name: 'A credential that is deleted while its data key is under way stays deleted.',
-    file: KEYS_SQL,
+    file: UNSENT_SQL,
     find: "AND version = one.version AND wrapped_key = decode(one.before, 'hex')",
     replace: "AND version = one.version AND coalesce(wrapped_key, '') IS NOT NULL",
     test: DATA_KEYS_TEST,
@@ -43,6 +44,20 @@ export const KEYS: readonly Mutant[] = [
     file: 'src/credentials/data-keys-aws.ts',
     find: 'new UpdateSecretCommand({ SecretId: key.secretName, KmsKeyId: arn })',
     replace: 'new UpdateSecretCommand({ SecretId: key.secretName })',
+    test: DATA_KEYS_TEST,
+  },
+  {
+    name: 'That Secrets Manager encrypted a version anew is looked at, not taken for granted.',
+    file: 'src/credentials/data-keys-aws.ts',
+    find: 'if (!under.includes(arn)) throw',
+    replace: 'if (under.length === 0) throw',
+    test: DATA_KEYS_TEST,
+  },
+  {
+    name: 'The move of data keys waits for no exchange and no deletion.',
+    file: UNSENT_SQL,
+    find: 'FOR UPDATE SKIP LOCKED;\n      CONTINUE',
+    replace: 'FOR UPDATE;\n      CONTINUE',
     test: DATA_KEYS_TEST,
   },
   {

@@ -2,6 +2,9 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const ANSWERS = 'prisma/migrations/20261121160000_answers/migration.sql';
 const IDEMPOTENCY = 'test/server/idempotency.test.ts';
+const UNSENT_SQL = 'prisma/migrations/20261121203000_unsent/migration.sql';
+const LEDGER = 'test/server/ledger.test.ts';
+const UNSENT = 'test/unit/unsent.test.ts';
 const SPOOL = 'src/ledger/spool.ts';
 const SPOOL_UNIT = 'test/unit/spool.test.ts';
 const SPOOL_SERVER = 'test/server/spool.test.ts';
@@ -15,6 +18,48 @@ export const OUTAGES: readonly Mutant[] = [
     replace: 'if (!isAway(error) && (await',
     test: SPOOL_SERVER,
     testName: 'running calls finish and are kept',
+  },
+  {
+    name: 'A call that was admitted without an answer is remembered.',
+    file: 'src/ledger/ledger.ts',
+    find: 'if (isAway(error)) this.#options.unsent?.remember',
+    replace: 'if (!isAway(error)) this.#options.unsent?.remember',
+    test: 'test/server/unsent.test.ts',
+  },
+  {
+    name: 'Nobody asks for a lost admission before its statement is ended.',
+    file: 'src/ledger/unsent.ts',
+    find: 'filter(({ dueAt }) => dueAt <= now)',
+    replace: 'filter(({ dueAt }) => dueAt <= now + 1)',
+    test: UNSENT,
+  },
+  {
+    name: 'Lost admissions are asked for until Postgres answers.',
+    file: 'src/ledger/unsent.ts',
+    find: 'if (isAway(error)) return moved;',
+    replace: '',
+    test: UNSENT,
+  },
+  {
+    name: 'What an outage makes a process remember is bounded.',
+    file: 'src/ledger/unsent.ts',
+    find: 'if (this.#lost.length < max)',
+    replace: 'if (this.#lost.length < Infinity)',
+    test: UNSENT,
+  },
+  {
+    name: 'A process makes no calls of another void.',
+    file: UNSENT_SQL,
+    find: "WHERE h.state = 'held' AND h.process_id = p_process AND",
+    replace: "WHERE h.state = 'held' AND",
+    test: LEDGER,
+  },
+  {
+    name: 'A lost admission that a sweep took for unknown is void as well.',
+    file: UNSENT_SQL,
+    find: "WHERE u.state = 'unknown' AND",
+    replace: "WHERE u.state = 'held' AND false AND",
+    test: LEDGER,
   },
   {
     name: 'No call begins whose settlement could find no place.',

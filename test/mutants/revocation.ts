@@ -54,8 +54,8 @@ export const REVOCATION: readonly Mutant[] = [
   },
   {
     name: 'A look that hangs is given up for another.',
-    file: WATCH,
-    find: 'return await Promise.race([work, late]);',
+    file: 'src/memory/within.ts',
+    find: 'return await Promise.race([work, end]);',
     replace: 'return await work;',
     test: 'test/unit/watch.test.ts',
   },
@@ -75,7 +75,7 @@ export const REVOCATION: readonly Mutant[] = [
   },
   {
     name: 'Closing a merchant destroys its data keys.',
-    file: MIGRATION,
+    file: 'prisma/migrations/20261121203000_unsent/migration.sql',
     find: "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND",
     replace:
       "UPDATE credential_versions SET state = 'destroyed', wrapped_key = NULL, destroyed_at = clock_timestamp()\n        WHERE merchant_id = p_merchant AND false AND",

@@ -309,6 +309,30 @@ describe('what is left behind', () => {
     expect(await differences(merchantId)).toEqual([]);
   });
 
+  test('what was admitted without an answer is void: of the process itself, and also what a sweep took for unknown', async () => {
+    const { merchantId } = await newMerchant();
+    const other = new LedgerStore(connection, { processId: randomUUID() });
+    const admit = async (process: LedgerStore, requestId: string, deadlineSeconds: number) => {
+      const held = await process.hold(merchantId, intent({ requestId, deadlineSeconds }));
+      return held.verdict === 'admitted' ? held.id : held.verdict;
+    };
+    const lost = [await admit(store, 'lost', -1), await admit(store, 'lost too', 60)];
+    await admit(other, 'lost', 60);
+    await admit(store, 'running', 60);
+    await store.sweep(1_000);
+    const asked = ['lost', 'lost too', 'never came'].map((requestId) => ({ merchantId, requestId }));
+    expect(
+      await store.voidUnsent([...asked, { merchantId: 'nobody' as MerchantId, requestId: 'lost' }]),
+    ).toBe(2);
+    expect(await store.voidUnsent(asked)).toBe(0);
+    const { rows } = await admin.query<{ id: string; reason: string }>(
+      `SELECT id, reason FROM calls WHERE merchant_id = $1 AND state = 'void' ORDER BY id`,
+      [merchantId],
+    );
+    expect(rows).toEqual(lost.map((id) => ({ id, reason: 'never sent' })));
+    expect(await differences(merchantId)).toEqual([]);
+  });
+
   test('a settlement outlives connections that Postgres cuts, and counts once', async () => {
     const { merchantId } = await newMerchant();
     const unsettled: unknown[] = [];

@@ -1,8 +1,8 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { ListSecretsCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import pg from 'pg';
 import { AWS } from '../support/aws-keys.ts';
-import { MerchantPerson, onboard } from '../support/people.ts';
+import { MerchantPerson, onboard, Person } from '../support/people.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -182,3 +182,39 @@ async function onOther(sql: string): Promise<object[]> {
     await client.end();
   }
 }
+
+describe('what is deleted leaves nothing at Secrets Manager', () => {
+  const closing = async () => {
+    const person = await onboard(service, 'leaving');
+    for (let more = 0; more < 5; more += 1) await store(person);
+    return new Person(service.url, service.operatorToken).post('/api/ops/merchants/leaving/close', {
+      merchantId: 'leaving',
+    });
+  };
+  const deleting = async () => {
+    const { json } = await store();
+    return merchant.send('DELETE', `/credentials/${String(json['id'])}`);
+  };
+
+  test.each([
+    ['a credential', deleting, 1],
+    ['a merchant', closing, 6],
+  ])('%s, although Secrets Manager failed', async (_what, leave, count) => {
+    const before = await namesAtAws();
+    service.standIn.fault({ operation: 'DeleteSecret', status: 500, times: 'always' });
+    expect((await leave()).status).toBeLessThan(300);
+    expect(await intents()).toHaveLength(count);
+    await service.service.sweepLeftovers();
+    expect(await namesAtAws()).toHaveLength(before.length + count);
+    service.standIn.forget();
+    await age();
+    await service.service.sweepLeftovers();
+    expect([await intents(), await namesAtAws()]).toEqual([[], before]);
+  });
+
+  test('and is struck off where it was removed at once', async () => {
+    const before = await namesAtAws();
+    expect((await deleting()).status).toBeLessThan(300);
+    expect([await intents(), await namesAtAws()]).toEqual([[], before]);
+  });
+});

@@ -38,6 +38,24 @@ function by(open: () => Promise<AwsCredential>) {
   return { open, recordStaleUse: () => Promise.reject(new Error('nothing is stale here')) };
 }
 
+test('what is evicted while it is opened leaves no copy for the day on which the vault is silent', async () => {
+  using cache = new OpenedCache({ clock: new FakeClock() });
+  const place = { merchantId: A, credentialId: ONE, version: 1 };
+  let answer: (credential: AwsCredential) => void = () => undefined;
+  const opened = new Promise<AwsCredential>((resolve) => (answer = resolve));
+  const first = cache.get(
+    place,
+    by(() => opened),
+  );
+  cache.evict(A, ONE);
+  answer({ kind: 'bedrock-api-key', apiKey: new Secret('one') });
+  await first;
+  const silence = new VaultSilence('silent');
+  await expect(
+    cache.get(place, { open: () => Promise.reject(silence), recordStaleUse: () => Promise.resolve() }),
+  ).rejects.toBe(silence);
+});
+
 describe('opened credentials', () => {
   test('are opened once for many who ask at once, and once more after that never within the time', async () => {
     using cache = new OpenedCache({ clock: new FakeClock() });

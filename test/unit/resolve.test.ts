@@ -4,7 +4,7 @@ import { CredentialResolver } from '../../src/credentials/resolve.ts';
 import type { ResolverParts, ResolveRequest } from '../../src/credentials/resolve.ts';
 import { RoleSessions } from '../../src/credentials/role-sessions.ts';
 import type { CredentialChoice } from '../../src/domain/credential-choice.ts';
-import type { AccessKey, AwsCredential } from '../../src/domain/credential.ts';
+import type { AccessKey, StoredMaterial } from '../../src/domain/credential.ts';
 import { ERRORS } from '../../src/domain/error-catalogue.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
 import type { ErrorCode } from '../../src/domain/error-catalogue.ts';
@@ -22,6 +22,11 @@ const KEYS = {
   [STORED]: accessKey('AKIASTOREDAAAAAAAAAA'),
   [DEFAULT]: accessKey('AKIADEFAULTAAAAAAAAA'),
 };
+const ROLE = {
+  kind: 'assume-role',
+  roleArn: 'arn:aws:iam::300000000003:role/x',
+  externalId: 'x',
+} as const;
 const CHOICES = {
   direct: { kind: 'direct', accessKey: KEYS.direct, region: 'us-east-1' },
   session: { kind: 'session', session: new Secret('a..b.c.d') },
@@ -53,6 +58,36 @@ describe('each choice is resolved to its own keys', () => {
     });
     for (const kind of ['direct', 'session', 'service-default'] as const)
       expect(await resolve({ choice: CHOICES[kind] })).not.toHaveProperty('credentialId');
+  });
+});
+
+describe('what is only remembered asks AWS nothing', () => {
+  const ended = new ServiceError('credential.not_usable', 'frozen');
+  const mayAsk = () => Promise.reject(ended);
+
+  test('a stored credential that is not open is opened when the right holds, and not before', async () => {
+    const { resolve, touched } = setUp();
+    await expect(resolve({ choice: CHOICES.stored, mayAsk })).rejects.toBe(ended);
+    expect(touched).toEqual([`current ${STORED}`]);
+    const asked: unknown[] = [];
+    await resolve({ choice: CHOICES.stored, mayAsk: (right) => Promise.resolve(void asked.push(right)) });
+    expect(asked).toEqual([{ source: 'stored', credentialId: STORED }]);
+  });
+
+  test('one that is open asks nobody', async () => {
+    const { resolve } = setUp({ held: true });
+    expect(await resolve({ choice: CHOICES.stored, mayAsk })).toMatchObject({ source: 'stored' });
+  });
+
+  test('a role that is open has no session in a new region before the right is asked for', async () => {
+    const { resolve, touched } = setUp({ held: true, role: true });
+    await expect(resolve({ choice: CHOICES.stored, mayAsk })).rejects.toBe(ended);
+    await resolve({ choice: CHOICES.stored, mayAsk: () => Promise.resolve() });
+    expect(await resolve({ choice: CHOICES.stored, mayAsk })).toMatchObject({ credential: KEYS.session });
+    await expect(resolve({ choice: CHOICES.stored, mayAsk, requestedRegion: 'eu-west-1' })).rejects.toBe(
+      ended,
+    );
+    expect(touched.filter((step) => step.startsWith('assume'))).toEqual(['assume us-east-1']);
   });
 });
 
@@ -240,7 +275,9 @@ test('which version is current is asked for every call', async () => {
 
 const isCheck = (step: string) => step.startsWith('check');
 
-function setUp(options: { failures?: Record<string, Error>; noService?: boolean } = {}) {
+function setUp(
+  options: { failures?: Record<string, Error>; noService?: boolean; held?: boolean; role?: boolean } = {},
+) {
   const touched: string[] = [];
   const clock = { ms: 1_000_000, now: (): number => clock.ms };
   const step = <T>(name: string, value: T): Promise<T> => {
@@ -257,9 +294,11 @@ function setUp(options: { failures?: Record<string, Error>; noService?: boolean 
         step(`${action} ${merchantId} ${String(body?.['source'])}`, undefined),
     },
     vault: {
+      holds: () => options.held === true,
       current: (_merchant, id) =>
         step(`current ${id}`, { version: 3, region: 'us-east-1', accountId: '300000000003' }),
-      open: (_actor, _merchant, id) => step<AwsCredential>(`open ${id}`, KEYS[id] ?? KEYS.direct),
+      open: (_actor, _merchant, id) =>
+        step<StoredMaterial>(`open ${id}`, options.role === true ? ROLE : (KEYS[id] ?? KEYS.direct)),
     },
     sessions: {
       open: () =>
@@ -272,7 +311,9 @@ function setUp(options: { failures?: Record<string, Error>; noService?: boolean 
     },
     roleSessions: new RoleSessions({
       audit: { append: () => Promise.resolve() },
-      assumer: { assume: () => Promise.reject(new Error('no role was stored')) },
+      assumer: {
+        assume: ({ region }) => step(`assume ${region}`, { accessKey: KEYS.session, lifetimeMs: 3_600_000 }),
+      },
       clock,
       max: 1,
     }),

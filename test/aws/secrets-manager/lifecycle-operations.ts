@@ -79,6 +79,7 @@ export function listSecretVersionIds({ request, signer }: Call, { secrets }: Wor
     Versions: versions.map((v) => ({
       VersionId: v.versionId,
       VersionStages: [...v.stages],
+      KmsKeyIds: [...v.kmsKeyIds],
       CreatedDate: v.createdAt,
     })),
   });

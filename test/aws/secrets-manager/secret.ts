@@ -6,6 +6,8 @@ export interface SecretVersion {
   secretString?: string | undefined;
   secretBinary?: string | undefined;
   stages: Set<string>;
+  /** Any of these opens it: what is encrypted anew under another key stays encrypted under the older one. */
+  kmsKeyIds: Set<string>;
   createdAt: number;
 }
 
@@ -26,6 +28,9 @@ export interface StoredSecret {
 
 export const CURRENT = 'AWSCURRENT';
 const PREVIOUS = 'AWSPREVIOUS';
+const LABELS_OF_AWS = [CURRENT, PREVIOUS, 'AWSPENDING'];
+/** What AWS calls its own key. */
+export const AWS_KEY = 'DefaultEncryptionKey';
 
 export function nowSeconds(): number {
   return Date.now() / 1000;
@@ -61,13 +66,21 @@ export function addVersion(
       `You can't use ClientRequestToken ${value.versionId} because that value is already in use for a version of secret ${secret.arn}.`,
     );
   }
-  const version: SecretVersion = { ...value, stages: new Set(), createdAt: nowSeconds() };
+  const kmsKeyIds = new Set([secret.kmsKeyId ?? AWS_KEY]);
+  const version: SecretVersion = { ...value, stages: new Set(), kmsKeyIds, createdAt: nowSeconds() };
   secret.versions.set(version.versionId, version);
   secret.changedAt = version.createdAt;
   for (const stage of stages) moveStage(secret, stage, version);
   // A secret's first version is always its current one.
   if (!versionWithStage(secret, CURRENT)) moveStage(secret, CURRENT, version);
   return version;
+}
+
+/** The versions that AWS encrypts anew when the secret gets another KMS key: those with a label of its own. */
+export function labelledByAws(secret: StoredSecret): SecretVersion[] {
+  return [...secret.versions.values()].filter(({ stages }) =>
+    LABELS_OF_AWS.some((label) => stages.has(label)),
+  );
 }
 
 export function sameValue(

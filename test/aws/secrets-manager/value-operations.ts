@@ -1,11 +1,21 @@
 import { z } from 'zod';
-import { CURRENT, addVersion, moveStage, sameValue, versionWithStage } from './secret.ts';
+import {
+  AWS_KEY,
+  CURRENT,
+  addVersion,
+  labelledByAws,
+  moveStage,
+  sameValue,
+  versionWithStage,
+} from './secret.ts';
+import { authorize } from '../identity/authorize.ts';
 import { tagsShape } from './lifecycle-operations.ts';
 import { amzJson } from '../wire/answer.ts';
 import { parseBody } from '../wire/body.ts';
 import { AwsError } from '../wire/errors.ts';
 import type { SecretVersion, StoredSecret } from './secret.ts';
 import type { Answer } from '../wire/answer.ts';
+import type { Signer } from '../identity/key-ring.ts';
 import type { Call, World } from '../call.ts';
 
 /** Limit of Secrets Manager. */
@@ -105,8 +115,11 @@ export function getSecretValue({ request, signer }: Call, { secrets, kms }: Worl
   const { SecretId, VersionId, VersionStage } = parseBody(getShape, request.body);
   const secret = secrets.open(SecretId, signer);
   const version = chosenVersion(secret, VersionId, VersionStage);
-  if (secret.kmsKeyId !== undefined)
-    checkKey(() => kms.find(secret.kmsKeyId ?? '', signer).state === 'Enabled', 'Decryption');
+  if (!version.kmsKeyIds.has(AWS_KEY))
+    checkKey(
+      () => [...version.kmsKeyIds].some((id) => kms.find(id, signer).state === 'Enabled'),
+      'Decryption',
+    );
   return amzJson({
     ARN: secret.arn,
     Name: secret.name,
@@ -118,7 +131,10 @@ export function getSecretValue({ request, signer }: Call, { secrets, kms }: Worl
   });
 }
 
-/** Of what AWS can change here: the KMS key. It reads under the old one and writes under the new one. */
+/**
+ * Of what AWS can change here: the KMS key. It reads under the old one and writes under the new one; who may not encrypt with the new one is
+ * answered all the same, and nothing is encrypted anew.
+ */
 export function updateSecret({ request, signer }: Call, { secrets, kms }: World): Answer {
   const body = parseBody(updateShape, request.body);
   const secret = secrets.open(body.SecretId, signer);
@@ -128,8 +144,18 @@ export function updateSecret({ request, signer }: Call, { secrets, kms }: World)
       checkKey(() => kms.find(secret.kmsKeyId ?? '', signer).state === 'Enabled', 'Decryption');
     checkKey(() => kms.find(KmsKeyId, signer).state === 'Enabled', 'Encryption');
     secret.kmsKeyId = KmsKeyId;
+    if (mayEncrypt(signer)) for (const { kmsKeyIds } of labelledByAws(secret)) kmsKeyIds.add(KmsKeyId);
   }
   return amzJson({ ARN: secret.arn, Name: secret.name });
+}
+
+function mayEncrypt(signer: Signer): boolean {
+  try {
+    authorize(signer, 'kms', 'Encrypt', []);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function chosenVersion(

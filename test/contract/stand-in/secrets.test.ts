@@ -9,6 +9,7 @@ import {
   PutSecretValueCommand,
   RestoreSecretCommand,
   TagResourceCommand,
+  UpdateSecretCommand,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { ALICE, BOB, REGION, refusal, secretsClient, startWithMerchants } from './clients.ts';
@@ -166,4 +167,41 @@ test('a secret under a KMS key needs that key', async () => {
   await create();
   standIn.setKmsKeyState(keyId, 'Disabled');
   expect(await refusal(read('under-key'))).toMatchObject({ name: 'DecryptionFailure' });
+});
+
+test('another KMS key: labelled versions are encrypted under both, and only for who may encrypt with the new one', async () => {
+  const [older, newer] = ['22222222-aaaa-4bbb-8ccc-000000000002', '22222222-aaaa-4bbb-8ccc-000000000003'];
+  for (const keyId of [older, newer])
+    standIn.addKmsKey({ keyId, accountId: ALICE.accountId, region: REGION });
+  const name = 'moved';
+  const put = (n: number) =>
+    secrets.send(
+      new PutSecretValueCommand({ SecretId: name, SecretString: 'x', ClientRequestToken: token(n) }),
+    );
+  await secrets.send(
+    new CreateSecretCommand({
+      Name: name,
+      SecretString: 'x',
+      ClientRequestToken: token(21),
+      KmsKeyId: older,
+    }),
+  );
+  for (const n of [22, 23]) await put(n);
+  const move = (client = secrets) =>
+    client.send(new UpdateSecretCommand({ SecretId: name, KmsKeyId: newer }));
+  const keys = async () =>
+    Object.fromEntries(
+      (
+        await secrets.send(new ListSecretVersionIdsCommand({ SecretId: name, IncludeDeprecated: true }))
+      ).Versions?.map(({ VersionId = '', KmsKeyIds }) => [VersionId, KmsKeyIds]) ?? [],
+    );
+  standIn.addAccessKey({ ...ALICE, accessKeyId: 'AKIANOENCRYPT0000000', deny: ['kms:Encrypt'] });
+  await move(secretsClient(standIn, { ...ALICE, accessKeyId: 'AKIANOENCRYPT0000000' }));
+  expect(await keys()).toEqual({ [token(21)]: [older], [token(22)]: [older], [token(23)]: [older] });
+  await move();
+  const both = [older, newer];
+  expect(await keys()).toEqual({ [token(21)]: [older], [token(22)]: both, [token(23)]: both });
+  standIn.setKmsKeyState(older, 'Disabled');
+  expect((await read(name)).SecretString).toBe('x');
+  expect(await refusal(read(name, { VersionId: token(21) }))).toMatchObject({ name: 'DecryptionFailure' });
 });

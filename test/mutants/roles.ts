@@ -121,4 +121,32 @@ export const ROLES: readonly Mutant[] = [
     replace: 'if (anew) this.forget(',
     test: 'test/server/roles.test.ts',
   },
+  {
+    name: 'A merchant has so many places, and no more.',
+    file: 'src/memory/per-merchant.ts',
+    find: 'if (taken.length >= max) throw tooMany();',
+    replace: 'if (taken.length > max) throw tooMany();',
+    test: 'test/unit/per-merchant.test.ts',
+  },
+  {
+    name: 'A place rests after its work, done or failed.',
+    file: 'src/memory/per-merchant.ts',
+    find: 'place.freeAt = now() + (rest?.ms ?? 0);',
+    replace: 'place.freeAt = now();',
+    test: 'test/unit/per-merchant.test.ts',
+  },
+  {
+    name: "A merchant's proofs of roles do not spend what the service may ask AWS for all.",
+    file: 'src/credentials/role-proof.ts',
+    find: 'return this.#running.run(of.merchantId, () => this.#prove(of, role));',
+    replace: 'return this.#prove(of, role);',
+    test: 'test/server/roles.test.ts',
+  },
+  {
+    name: "A merchant's tests of its environment do not spend what the service may ask AWS for all.",
+    file: 'src/gateway/environment-test.ts',
+    find: 'return this.#running.run(asked.merchant.id, () => this.#run(asked));',
+    replace: 'return this.#run(asked);',
+    test: 'test/server/environment-test.test.ts',
+  },
 ];

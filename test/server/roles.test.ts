@@ -18,9 +18,18 @@ let merchant: MerchantPerson;
 let other: MerchantPerson;
 let admin: pg.Client;
 let roles = 0;
+/** The service's clock of spans, which a test moves on where it does not want to wait. */
+let aheadMs = 0;
+const monotonic = { now: () => performance.now() + aheadMs };
+/** Longer than the service waits between two proofs of a merchant. */
+const REST_MS = 2_500;
 
 beforeAll(async () => {
-  service = await startTestService({ OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' });
+  service = await startTestService(
+    { OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' },
+    undefined,
+    { monotonic },
+  );
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   merchant = await onboard(service, 'merchant-a');
@@ -56,7 +65,13 @@ function makeRole(role: Partial<Role> = {}): string {
 }
 
 function activate(id: string, roleArn: string, person = merchant, more: object = {}): Promise<Answer> {
+  aheadMs += REST_MS;
   return person.post(`/credentials/${id}/activate`, { roleArn, ...more });
+}
+
+function testOf(id: string, person = merchant): Promise<Answer> {
+  aheadMs += REST_MS;
+  return person.post(`/credentials/${id}/test`, undefined);
 }
 
 /** One that signs. */
@@ -231,16 +246,47 @@ describe('onboarding a role', () => {
     expect(assumed()).toEqual([]);
   });
 
-  test('two at once: one version, one secret, and both are told that it works', async () => {
+  test('two at once, at two replicas: one version, one secret, and both are told that it works', async () => {
+    await using replica = await startTestService({ ...service.env }, service.database);
     const { id, externalId } = await newRole();
-    const arn = makeRole({ externalId });
-    const answers = await Promise.all(Array.from({ length: 4 }, () => activate(id, arn)));
-    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    const roleArn = makeRole({ externalId });
+    const path = `/api/merchants/${merchant.merchantId}/bedrock/credentials/${id}/activate`;
+    const atTheReplica = fetch(`${replica.url}${path}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${merchant.token}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ roleArn }),
+    });
+    const answers = await Promise.all([activate(id, roleArn), atTheReplica]);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200]);
     expect(await versionsOf(id)).toEqual([{ state: 'current', shredded: false }]);
     const kept = (operation: string) =>
       service.standIn.journal.filter((entry) => entry.operation === operation && entry.status === 200).length;
     expect(kept('CreateSecret') - kept('DeleteSecret')).toBe(1);
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  test('one proof of a merchant at a time, and a rest after each: they spend what the service may ask AWS for all', async () => {
+    const [{ id, externalId }, second] = [await newRole(), await newRole()];
+    const roleArn = makeRole({ externalId });
+    aheadMs += REST_MS;
+    const proofs = [id, second.id, id, id].map((one) =>
+      merchant.post(`/credentials/${one}/activate`, { roleArn }),
+    );
+    const statuses = (await Promise.all(proofs)).map(({ status }) => status);
+    expect(statuses.filter((status) => status === 429)).toHaveLength(3);
+    expect(assumed().length).toBeLessThanOrEqual(5);
+
+    expect(await activate(id, roleArn)).toMatchObject({ status: 200 });
+    service.standIn.forget();
+    const refused = await merchant.post(`/credentials/${id}/test`, undefined);
+    expect(refused).toMatchObject({ status: 429, json: { code: 'limit.rate_exceeded' } });
+    expect(refused.headers.get('retry-after')).toBe('5');
+    expect(assumed()).toEqual([]);
+    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'active', testedAt: null });
+    const theirs = await newRole(other);
+    const elsewhere = { roleArn: makeRole({ externalId: theirs.externalId }) };
+    expect(await other.post(`/credentials/${theirs.id}/activate`, elsewhere)).toMatchObject({ status: 200 });
+    expect(await testOf(id)).toMatchObject({ status: 200 });
   });
 });
 
@@ -336,13 +382,13 @@ describe('a role that is not proven is never used', () => {
   test('a role that turns lax later is found by its test, and stops at once', async () => {
     const { id, roleArn, externalId } = await activeRole();
     expect(await call(id)).toMatchObject({ status: 200 });
-    expect(await merchant.post(`/credentials/${id}/test`, undefined)).toMatchObject({
+    expect(await testOf(id)).toMatchObject({
       status: 200,
       json: { identity: { accountId: ACCOUNT } },
     });
     service.standIn.addRole({ arn: roleArn });
     service.standIn.forget();
-    expect(await merchant.post(`/credentials/${id}/test`, undefined)).toMatchObject({
+    expect(await testOf(id)).toMatchObject({
       status: 409,
       json: { code: 'credential.unsafe' },
     });
@@ -513,7 +559,7 @@ describe('in use', () => {
   test('nothing of a session is in an answer, in the log or in the database', async () => {
     const { id } = await activeRole();
     service.standIn.forget();
-    const texts = [await call(id), await merchant.post(`/credentials/${id}/test`, undefined)].map(
+    const texts = [await call(id), await testOf(id)].map(
       ({ text, headers }) => text + JSON.stringify([...headers]),
     );
     texts.push((await merchant.get('/credentials')).text, (await merchant.get('/audit')).text);

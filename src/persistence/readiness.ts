@@ -2,7 +2,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from './database.ts';
 
 /** The newest migration this code was written for. A test compares it with the folder. */
-export const SCHEMA_VERSION = '20261121199000_hardening';
+export const SCHEMA_VERSION = '20261121200000_role_states';
 
 const HOW_TO_MIGRATE =
   'Run: DATABASE_ADMIN_URL=postgres://… npm run migrate -- --grant-to <login of DATABASE_URL>';

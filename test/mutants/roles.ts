@@ -109,7 +109,7 @@ export const ROLES: readonly Mutant[] = [
   },
   {
     name: 'The account of a role is pinned by its first proof.',
-    file: 'prisma/migrations/20261121191000_roles/migration.sql',
+    file: 'prisma/migrations/20261121200000_role_states/migration.sql',
     find: 'proven.current_version > 0 AND (proven.principal_arn',
     replace: 'false AND (proven.principal_arn',
     test: 'test/server/roles.test.ts',
@@ -148,5 +148,26 @@ export const ROLES: readonly Mutant[] = [
     find: 'return this.#running.run(asked.merchant.id, () => this.#run(asked));',
     replace: 'return this.#run(asked);',
     test: 'test/server/environment-test.test.ts',
+  },
+  {
+    name: 'What was found unsafe while it was frozen is not usable once it is thawed.',
+    file: 'prisma/migrations/20261121200000_role_states/migration.sql',
+    find: "WHEN found_unsafe THEN 'unsafe' ELSE",
+    replace: 'ELSE',
+    test: 'test/server/roles.test.ts',
+  },
+  {
+    name: 'A finding is kept although the credential is frozen.',
+    file: 'src/credentials/role-store.ts',
+    find: "if (verdict !== 'done' && verdict !== 'frozen')",
+    replace: "if (verdict !== 'done')",
+    test: 'test/server/roles.test.ts',
+  },
+  {
+    name: 'A proof that began before another one failed does not undo what that one found.',
+    file: 'src/credentials/role-activation.ts',
+    find: '{ roleArn, before: state, sealed }',
+    replace: "{ roleArn, before: 'unsafe', sealed }",
+    test: 'test/server/roles.test.ts',
   },
 ];

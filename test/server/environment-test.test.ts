@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { AWS } from '../support/aws-keys.ts';
+import { movingClock } from '../support/moving-clock.ts';
 import { converseBody, onboard, operatorOf } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
@@ -18,9 +19,7 @@ interface Step {
 
 let service: TestService;
 let merchant: MerchantPerson;
-/** The service's clock of spans: a test waits for nothing. */
-let aheadMs = 0;
-const monotonic = { now: () => performance.now() + aheadMs };
+const monotonic = movingClock();
 
 beforeAll(async () => {
   service = await startTestService({}, undefined, { monotonic });
@@ -36,7 +35,7 @@ afterAll(async () => {
 });
 
 async function walk(who = merchant): Promise<{ ok: boolean; steps: Step[]; text: string }> {
-  aheadMs += 2_500;
+  monotonic.rest();
   const answer = await who.get('/environment/test');
   expect(answer.status).toBe(200);
   return { ...(answer.json as { ok: boolean; steps: Step[] }), text: answer.text };
@@ -80,7 +79,7 @@ test('one of a merchant at a time, and a rest after each', async () => {
   });
   expect(service.standIn.journal).toEqual([]);
   expect((await other.get('/environment/test')).status).toBe(200);
-  aheadMs += 2_500;
+  monotonic.rest();
   const both = await Promise.all([merchant.get('/environment/test'), merchant.get('/environment/test')]);
   expect(both.map(({ status }) => status).sort()).toEqual([200, 429]);
 });

@@ -1,11 +1,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { parse as parseYaml } from 'yaml';
+import { RoleActivation } from '../../src/credentials/role-activation.ts';
+import { RoleStore } from '../../src/credentials/role-store.ts';
+import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
+import { Secret } from '../../src/domain/secret.ts';
+import { Database } from '../../src/persistence/database.ts';
 import type { Role } from '../aws/sts/roles.ts';
 import { AwsError } from '../aws/wire/errors.ts';
 import { AWS } from '../support/aws-keys.ts';
-import { converseBody, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
-import type { Answer, MerchantPerson } from '../support/people.ts';
+import { movingClock } from '../support/moving-clock.ts';
+import { converseBody, onboard, MerchantPerson, operatorOf, runtimeCalls } from '../support/people.ts';
+import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -18,18 +24,12 @@ let merchant: MerchantPerson;
 let other: MerchantPerson;
 let admin: pg.Client;
 let roles = 0;
-/** The service's clock of spans, which a test moves on where it does not want to wait. */
-let aheadMs = 0;
-const monotonic = { now: () => performance.now() + aheadMs };
-/** Longer than the service waits between two proofs of a merchant. */
-const REST_MS = 2_500;
+const monotonic = movingClock();
 
 beforeAll(async () => {
-  service = await startTestService(
-    { OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' },
-    undefined,
-    { monotonic },
-  );
+  service = await startTestService({ OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' }, undefined, {
+    monotonic,
+  });
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   merchant = await onboard(service, 'merchant-a');
@@ -65,12 +65,12 @@ function makeRole(role: Partial<Role> = {}): string {
 }
 
 function activate(id: string, roleArn: string, person = merchant, more: object = {}): Promise<Answer> {
-  aheadMs += REST_MS;
+  monotonic.rest();
   return person.post(`/credentials/${id}/activate`, { roleArn, ...more });
 }
 
 function testOf(id: string, person = merchant): Promise<Answer> {
-  aheadMs += REST_MS;
+  monotonic.rest();
   return person.post(`/credentials/${id}/test`, undefined);
 }
 
@@ -250,13 +250,9 @@ describe('onboarding a role', () => {
     await using replica = await startTestService({ ...service.env }, service.database);
     const { id, externalId } = await newRole();
     const roleArn = makeRole({ externalId });
-    const path = `/api/merchants/${merchant.merchantId}/bedrock/credentials/${id}/activate`;
-    const atTheReplica = fetch(`${replica.url}${path}`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${merchant.token}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ roleArn }),
-    });
-    const answers = await Promise.all([activate(id, roleArn), atTheReplica]);
+    const { merchantId, credentialId, apiKeyId, token = '' } = merchant;
+    const atTheReplica = new MerchantPerson(replica.url, { merchantId, credentialId, apiKeyId, token });
+    const answers = await Promise.all([activate(id, roleArn), activate(id, roleArn, atTheReplica)]);
     expect(answers.map(({ status }) => status)).toEqual([200, 200]);
     expect(await versionsOf(id)).toEqual([{ state: 'current', shredded: false }]);
     const kept = (operation: string) =>
@@ -268,7 +264,7 @@ describe('onboarding a role', () => {
   test('one proof of a merchant at a time, and a rest after each: they spend what the service may ask AWS for all', async () => {
     const [{ id, externalId }, second] = [await newRole(), await newRole()];
     const roleArn = makeRole({ externalId });
-    aheadMs += REST_MS;
+    monotonic.rest();
     const proofs = [id, second.id, id, id].map((one) =>
       merchant.post(`/credentials/${one}/activate`, { roleArn }),
     );
@@ -282,7 +278,10 @@ describe('onboarding a role', () => {
     expect(refused).toMatchObject({ status: 429, json: { code: 'limit.rate_exceeded' } });
     expect(refused.headers.get('retry-after')).toBe('5');
     expect(assumed()).toEqual([]);
-    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'active', testedAt: null });
+    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({
+      state: 'active',
+      testedAt: null,
+    });
     const theirs = await newRole(other);
     const elsewhere = { roleArn: makeRole({ externalId: theirs.externalId }) };
     expect(await other.post(`/credentials/${theirs.id}/activate`, elsewhere)).toMatchObject({ status: 200 });
@@ -403,6 +402,72 @@ describe('a role that is not proven is never used', () => {
     expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { version: 1 } });
     expect(await versionsOf(id)).toEqual([{ state: 'current', shredded: false }]);
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  describe('while something else is done to it', () => {
+    let database: Database;
+    let store: RoleStore;
+    beforeAll(() => {
+      database = new Database({
+        url: new Secret(service.database.url),
+        connectionsMax: 2,
+        statementTimeoutMs: 5_000,
+        onPoolError: () => undefined,
+      });
+      store = new RoleStore(database);
+    });
+    afterAll(() => database[Symbol.asyncDispose]());
+    const of = (id: string) => ({
+      actor: { subject: 'api-key:of-another-replica', requestId: 'another' },
+      merchantId: merchant.merchantId as MerchantId,
+      credentialId: id as CredentialId,
+    });
+
+    test('frozen while it is found unsafe: recorded, still frozen, and thawed it is unsafe', async () => {
+      const { id, roleArn } = await activeRole();
+      const turn = (way: 'freeze' | 'thaw') => merchant.post(`/credentials/${id}/${way}`, {});
+      expect(await turn('freeze')).toMatchObject({ status: 200, json: { state: 'frozen' } });
+      await store.foundUnsafe(of(id), roleArn, ['without an ExternalId']);
+      expect((await auditOf(merchant, id)).at(-1)).toBe('credential.unsafe denied');
+      expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'frozen' });
+      expect(await activate(id, roleArn)).toMatchObject({ status: 409 });
+      expect(await turn('thaw')).toMatchObject({ status: 200, json: { state: 'unsafe' } });
+      expect(await call(id)).toMatchObject({ status: 409 });
+      // Proven again it is as if nothing had been.
+      expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { state: 'active' } });
+      await turn('freeze');
+      expect(await turn('thaw')).toMatchObject({ status: 200, json: { state: 'active' } });
+    });
+
+    test('found unsafe elsewhere after this proof began: the older word does not undo it', async () => {
+      const { id, roleArn, externalId } = await activeRole();
+      const never = () => Promise.reject(new Error('nothing to seal'));
+      const activation = new RoleActivation({
+        store: {
+          get: async () => ({ ...(await merchant.get(`/credentials/${id}`)).json, externalId }) as never,
+          setDefault: never,
+        },
+        roleStore: store,
+        proof: {
+          prove: async () => {
+            await store.foundUnsafe(of(id), roleArn, ['without an ExternalId']);
+            return { accountId: ACCOUNT, arn: roleArn };
+          },
+        },
+        assumer: { ownPrincipal: never },
+        secrets: { seal: never, discard: never },
+        leftovers: { announce: never, forget: never },
+        regions: [],
+        forget: () => undefined,
+        onLeftover: () => undefined,
+      });
+      const { actor, merchantId, credentialId } = of(id);
+      await expect(
+        activation.activate(actor, merchantId, credentialId, { roleArn, makeDefault: false }),
+      ).rejects.toMatchObject({ code: 'credential.not_usable' });
+      expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'unsafe' });
+      expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { state: 'active' } });
+    });
   });
 
   test('account and role are pinned by the first activation', async () => {

@@ -170,4 +170,18 @@ export const ROLES: readonly Mutant[] = [
     replace: "{ roleArn, before: 'unsafe', sealed }",
     test: 'test/server/roles.test.ts',
   },
+  {
+    name: "Service defaults do not reach what lies in the operator's account for another merchant.",
+    file: 'src/bedrock/model-id.ts',
+    find: "if (source !== 'service-default') return false;",
+    replace: "if (source !== 'stored') return false;",
+    test: 'test/unit/model-id.test.ts',
+  },
+  {
+    name: "Nor do permission tests ask about what lies in the operator's account.",
+    file: 'src/bedrock/model-standing.ts',
+    find: 'if (isTheOperators(model, place.source)) return { finding: THE_OPERATORS };',
+    replace: '',
+    test: 'test/server/permission-test.test.ts',
+  },
 ];

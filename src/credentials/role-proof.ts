@@ -49,7 +49,7 @@ export class RoleProof {
    * @throws ServiceError credential.unsafe (recorded, with the credential's new state) | credential.refused_by_aws | upstream.unreachable |
    * upstream.throttled | ledger.unavailable | limit.rate_exceeded while another role of the merchant is proven, or was a moment ago. Nothing
    * is proven by a question that AWS did not answer.
-   * Cost: six calls of STS; two where AWS denies the first; one more where the role is lax and the service does not know yet who it is. A
+   * Cost: six calls of STS; two where AWS denies the first; one more, once in the life of the process, for who the service is. A
    * policy that AWS cannot pack costs a second call, and what AWS does not answer is asked twice.
    */
   prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
@@ -57,11 +57,12 @@ export class RoleProof {
   }
 
   async #prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
+    // First, because a finding must not get lost to a question about ourselves.
+    const principalArn = await this.#parts.assumer.ownPrincipal();
     const identity = await this.#letsUsIn(of, role);
     const lax = await this.#laxWith(of, role);
     if (lax.length === 0) return identity;
     await this.#parts.store.foundUnsafe(of, role.roleArn, lax);
-    const principalArn = await this.#parts.assumer.ownPrincipal();
     throw unsafe(role, principalArn, lax);
   }
 
@@ -72,6 +73,8 @@ export class RoleProof {
       throw (await this.#lacksTagsOnly(ask, error)) ? roleRefused('role-tags', error) : error;
     });
     const found = await identity.checkCredential(accessKey, of.region);
+    // Other regions need no proof of their own: trust policies are the same everywhere, and whoever names this role in another credential must pass
+    // the same proof with that one's ExternalId.
     if (found.accountId !== accountOfRole(role.roleArn)) throw roleRefused('account-changed');
     return found;
   }

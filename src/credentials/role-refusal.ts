@@ -56,17 +56,25 @@ const OWN_IDENTITY: ReadonlySet<string> = new Set([
   'InvalidAccessKeyId',
 ]);
 
-/** What a failure of AssumeRole means to the caller. */
-export function roleFailure(failure: AwsFailure): ServiceError {
+/** What a failure of AssumeRole means to the caller, or of a question that the service asked about `ourselves`: then no role was refused. */
+export function roleFailure(failure: AwsFailure, about: 'a role' | 'ourselves' = 'a role'): ServiceError {
   const { kind, name, cause } = failure;
-  const refusal = kind === 'refused' ? REFUSALS[name] : undefined;
+  const refusal = kind === 'refused' && about === 'a role' ? REFUSALS[name] : undefined;
   if (refusal !== undefined) return roleRefused(refusal, cause);
+  if (name === 'ValidationError' && about === 'a role')
+    return new ServiceError(
+      'request.invalid',
+      'AWS takes this for no ARN of a role. Check it, letter by letter.',
+      {
+        cause,
+      },
+    );
   if (kind === 'busy' && (failure.status ?? 500) < 500)
     return new ServiceError('upstream.throttled', 'AWS STS throttles this service. Try again shortly.', {
       cause,
       retryAfterSeconds: 5,
     });
-  const own = kind === 'not-sent' || OWN_IDENTITY.has(name);
+  const own = about === 'ourselves' || kind === 'not-sent' || OWN_IDENTITY.has(name);
   return new ServiceError(
     'upstream.unreachable',
     own

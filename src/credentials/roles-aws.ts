@@ -62,7 +62,7 @@ export class AwsRoleAssumer implements RoleAssumer, Disposable {
       principalArn === undefined ? this.#askWhoIAm() : Promise.resolve(principalArn)
     ).catch((error: unknown) => {
       this.#principal = undefined;
-      throw roleFailure(describeAwsFailure('sts:GetCallerIdentity', error));
+      throw roleFailure(describeAwsFailure('sts:GetCallerIdentity', error), 'ourselves');
     });
     return this.#principal;
   }

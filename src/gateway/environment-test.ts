@@ -38,7 +38,7 @@ export interface StepResult {
 export interface EnvironmentTestParts {
   audit: Pick<AuditStore, 'append'>;
   vault: Pick<Vault, 'current' | 'reopen'>;
-  roleSessions: Pick<RoleSessions, 'signerOf'>;
+  roleSessions: Pick<RoleSessions, 'newSignerOf'>;
   identity: IdentityCheck;
   probes: Pick<BedrockProbes, 'listModels'>;
   /** Regions of this deployment. */
@@ -145,7 +145,7 @@ export class EnvironmentTest {
       if (credentialId === undefined || current === undefined || material === undefined)
         throw new NotSetUp(NO_DEFAULT);
       const place = { merchantId: merchant.id, credentialId, version: current.version };
-      found.signer = await this.#parts.roleSessions.signerOf(place, material, current.region);
+      found.signer = await this.#parts.roleSessions.newSignerOf(place, material, current.region);
       const { accountId } = await this.#parts.identity.checkCredential(
         found.signer.credential,
         current.region,

@@ -82,7 +82,7 @@ export const ROLES: readonly Mutant[] = [
   {
     name: 'A merchant that withdraws its trust is obeyed at the next renewal.',
     file: 'src/credentials/role-sessions.ts',
-    find: "isFinal: (error) => error instanceof ServiceError && error.code === 'credential.refused_by_aws',",
+    find: 'isFinal: isRefused,',
     replace: 'isFinal: () => false,',
     test: 'test/unit/role-sessions.test.ts',
   },
@@ -183,5 +183,26 @@ export const ROLES: readonly Mutant[] = [
     find: 'if (isTheOperators(model, place.source)) return { finding: THE_OPERATORS };',
     replace: '',
     test: 'test/server/permission-test.test.ts',
+  },
+  {
+    name: 'The shorter policy of a session is for the same calls.',
+    file: 'src/credentials/session-policy.ts',
+    find: "  'bedrock:ApplyGuardrail',\n  'bedrock:RenderPrompt',\n  'bedrock:GetInferenceProfile',",
+    replace: "  'bedrock:GetInferenceProfile',",
+    test: 'test/unit/role-sessions.test.ts',
+  },
+  {
+    name: 'The environment test asks AWS for a session, and not what is remembered.',
+    file: 'src/gateway/environment-test.ts',
+    find: 'this.#parts.roleSessions.newSignerOf(place,',
+    replace: 'this.#parts.roleSessions.signerOf(place,',
+    test: 'test/server/roles.test.ts',
+  },
+  {
+    name: "That the service may not ask who it is, is not the merchant's fault.",
+    file: 'src/credentials/roles-aws.ts',
+    find: "error), 'ourselves')",
+    replace: 'error))',
+    test: 'test/contract/roles-aws.test.ts',
   },
 ];

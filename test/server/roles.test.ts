@@ -239,6 +239,7 @@ describe('onboarding a role', () => {
       'merchant-bedrock',
       'arn:aws:iam::300000000003:role/',
       'arn:aws:iam::300000000003:role/*',
+      'arn:aws:iam::300000000003:role/*/x',
     ])
       expect(await activate(id, arn)).toMatchObject({ status: 400 });
     expect(await activate(`cred_${'z'.repeat(22)}`, makeRole())).toMatchObject({ status: 404 });
@@ -518,6 +519,22 @@ describe('in use', () => {
     expect(runtimeCalls(service)).toEqual([]);
     service.standIn.addRole({ arn: roleArn, externalId });
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  test('a role that is deleted is found by the environment test, although its session lasts', async () => {
+    const person = await onboard(service, 'merchant-path');
+    const { id, externalId } = await newRole(person);
+    const roleArn = makeRole({ externalId });
+    await activate(id, roleArn, person, { makeDefault: true });
+    expect(await call(id, person)).toMatchObject({ status: 200 });
+    service.standIn.removeRole(roleArn);
+    const { json } = await person.get('/environment/test');
+    const { steps } = json as { steps: { step: string; status: string; code?: string }[] };
+    expect(steps.find(({ step }) => step === 'credential')).toMatchObject({
+      status: 'failed',
+      code: 'credential.refused_by_aws',
+    });
+    expect(await call(id, person)).toMatchObject({ status: 422 });
   });
 
   test('two merchants with the same role: other ExternalIds, other sessions, and neither can use the other’s', async () => {

@@ -201,8 +201,8 @@ export const ROLES: readonly Mutant[] = [
   {
     name: "That the service may not ask who it is, is not the merchant's fault.",
     file: 'src/credentials/roles-aws.ts',
-    find: "error), 'ourselves')",
-    replace: 'error))',
+    find: 'throw ownIdentityFailure(',
+    replace: 'throw roleFailure(',
     test: 'test/contract/roles-aws.test.ts',
   },
 ];

@@ -58,16 +58,22 @@ export async function activateOverHttp(
   { origin, merchantToken }: { origin: string; merchantToken: string },
 ): Promise<Activated> {
   const path = `/api/merchants/${merchantId}/bedrock/credentials/${credentialId}/activate`;
-  const answer = await fetch(new URL(path, origin), {
-    method: 'POST',
-    redirect: 'manual',
-    headers: { authorization: `Bearer ${merchantToken}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ roleArn, makeDefault: true }),
-    signal: AbortSignal.timeout(ONBOARD_TIMEOUT_MS),
-  }).catch((error: unknown) => {
-    throw new Failure(`Not known to be active: ${origin} did not answer (${reasonOf(error)}). ${AGAIN}`);
+  const send = async () => {
+    const answer = await fetch(new URL(path, origin), {
+      method: 'POST',
+      redirect: 'manual',
+      headers: { authorization: `Bearer ${merchantToken}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ roleArn, makeDefault: true }),
+      signal: AbortSignal.timeout(ONBOARD_TIMEOUT_MS),
+    });
+    return { status: answer.status, text: await readText(answer) };
+  };
+  const answer = await send().catch((error: unknown) => {
+    throw new Failure(
+      `Not known to be active: the answer of ${origin} did not come, or not whole (${reasonOf(error)}). ${AGAIN}`,
+    );
   });
-  const json = parse(await readText(answer));
+  const json = parse(answer.text);
   const activated = activatedReply.safeParse(json);
   if (answer.status === 200 && activated.success) return activated.data;
   const problem = problemReply.extend({ statement: z.string().optional() }).safeParse(json);

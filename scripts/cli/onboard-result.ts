@@ -17,10 +17,13 @@ export const onboardedReply = z.object({
     .object({
       externalId: z.string().regex(/^[\w+=,.@:/-]{2,1224}$/),
       servicePrincipalArn: z.string().regex(/^arn:aws:iam::\d{12}:[\x21-\x7e]{1,600}$/),
+      roleName: z.string().regex(/^[\w+=,.@-]{1,64}$/),
       trustPolicy: z.looseObject({}),
       permissionPolicy: z.looseObject({}),
     })
-    .optional(),
+    .optional()
+    // The merchant is there, and its token is nowhere else: what is odd about the role can be asked for again.
+    .catch(undefined),
 });
 export type Onboarded = z.output<typeof onboardedReply>;
 
@@ -85,7 +88,7 @@ ${roleText(onboarded, baseUrl, where)}`;
 function roleText({ merchantId, credentialId, role }: Onboarded, baseUrl: string, where: string): string {
   if (role === undefined) return '';
   return `
-The role is yours to make. It must trust this service, with this ExternalId and no other:
+The role is yours to make, under the name ${role.roleName} if you have no other. It must trust this service, with this ExternalId and no other:
 
 ${document(role.trustPolicy)}
 

@@ -1,3 +1,4 @@
+import type { CredentialSource } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 
 /** A model as a request names it. `region` and `accountId` are those of an ARN; an id on its own has neither. */
@@ -74,14 +75,32 @@ function checkAccount(resource: string, accountId: string | undefined): void {
 }
 
 /**
+ * What lies in the operator's own account and was bought or made there: nothing says for which merchant, so service defaults reach none of it.
+ * What AWS defines in every account (`us.…`, `global.…`) is nobody's.
+ */
+export function isTheOperators({ id, kind, resource }: ModelRef, source: CredentialSource): boolean {
+  if (source !== 'service-default') return false;
+  // Ids of twelve characters are of such things, too; all others begin with a provider or a profile's prefix.
+  return kind === 'id'
+    ? !id.includes('.')
+    : resource !== 'foundation-model' && resource !== 'inference-profile';
+}
+
+/**
  * An ARN must be of the region and the account that the credential signs for: nobody reaches another's provisioned throughput through us.
  * An account that is not known (Bedrock API keys) cannot be compared, so ARNs with an account are refused then.
  * @throws ServiceError model.foreign_arn
  */
 export function assertModelInScope(
   model: ModelRef,
-  scope: { region: string; accountId: string | undefined },
+  scope: { region: string; accountId: string | undefined; source: CredentialSource },
 ): void {
+  if (isTheOperators(model, scope.source))
+    throw new ServiceError(
+      'model.foreign_arn',
+      'Service defaults reach the models and inference profiles that AWS itself defines, and nothing that was made or bought in an account. ' +
+        'Use the credential of the account that owns it.',
+    );
   if (model.kind === 'id') return;
   if (model.region !== scope.region) {
     throw new ServiceError(

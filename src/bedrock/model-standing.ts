@@ -1,3 +1,6 @@
+import type { CredentialSource } from '../domain/credential.ts';
+import { PROFILE_PREFIX } from '../domain/model.ts';
+import { isTheOperators } from './model-id.ts';
 import type { ModelRef } from './model-id.ts';
 import type { PolicyTarget } from './policy.ts';
 import type { ListedModel, ListedProfile, Probed } from './probes.ts';
@@ -18,6 +21,7 @@ export interface Standing {
 interface Place {
   region: string;
   accountId: string | undefined;
+  source: CredentialSource;
 }
 
 export interface Listings {
@@ -31,11 +35,10 @@ const ITSELF: ReadonlySet<string> = new Set([
   'imported-model',
 ]);
 const BY_NAME: ReadonlySet<string> = new Set(['foundation-model', 'inference-profile']);
-/** How ids of profiles begin. A model's begins with its provider. */
-const PROFILE_ID = /^(us|us-gov|eu|apac|ap|jp|au|ca|sa|me|global)\./;
 
 /** Finds a model, profile or resource of the account in what AWS lists for a region. */
 export function standingOf(model: ModelRef, place: Place, listings: Listings): Standing {
+  if (isTheOperators(model, place.source)) return { finding: THE_OPERATORS };
   if (model.kind === 'id') {
     return /^[a-z0-9]{12}$/.test(model.id)
       ? { noTarget: 'Twelve characters may be several kinds of resource. Send the whole ARN.' }
@@ -49,6 +52,13 @@ export function standingOf(model: ModelRef, place: Place, listings: Listings): S
   if (resource === 'application-inference-profile') return ownProfile(id, listings);
   return { noTarget: 'For this kind of ARN there is no free question, and no policy is made.' };
 }
+
+const THE_OPERATORS: Finding = {
+  verdict: 'model-not-available-to-account',
+  probe: 'identifier',
+  certainty: 'proven',
+  why: 'Service defaults reach the models and inference profiles that AWS itself defines, and nothing that was made or bought in an account.',
+};
 
 function foreignArn(model: ModelRef, place: Place): Finding | undefined {
   const decided = { probe: 'identifier', certainty: 'proven' } as const;
@@ -96,7 +106,7 @@ function notHere(probe: 'ListFoundationModels' | 'ListInferenceProfiles', why: s
 
 /** What an id says by itself, where AWS would not list. The account is needed for the ARN of a profile. */
 function unlisted(id: string, { region, accountId }: Place): Standing {
-  if (!PROFILE_ID.test(id))
+  if (!PROFILE_PREFIX.test(id))
     return { target: { kind: 'foundation-model', modelId: id, region }, baseModelId: id };
   const baseModelId = id.slice(id.indexOf('.') + 1);
   if (!id.startsWith('global.') || accountId === undefined)

@@ -30,6 +30,11 @@ export function buildCalls(config: Config, base: Base, parts: Parts) {
   const cell = new PermissionCell({ probes, models, runtime: new RuntimeProbes({ runtime, gateway }) });
   const tested = { ...parts, probes };
   const permissionTest = new PermissionTest({ ...tested, cell, totalMs: TEST_MS });
-  const environmentTest = new EnvironmentTest({ ...tested, regions: enabledRegions, stepMs: STEP_MS });
+  const environmentTest = new EnvironmentTest({
+    ...tested,
+    regions: enabledRegions,
+    stepMs: STEP_MS,
+    clock: base.monotonic,
+  });
   return { probes, watch, calls: { gateway, permissionTest, environmentTest } };
 }

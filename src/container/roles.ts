@@ -38,6 +38,6 @@ export function buildRoles(
     assumer,
     roleSessions,
     roleStore,
-    roleProof: new RoleProof({ assumer, identity, store: roleStore }),
+    roleProof: new RoleProof({ assumer, identity, store: roleStore, clock: monotonic }),
   };
 }

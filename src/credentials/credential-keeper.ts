@@ -205,10 +205,11 @@ export class CredentialKeeper {
   }
 }
 
-/** What to record of a failed test; undefined when the database itself failed, or the credential went away meanwhile. */
+/** What to record of a failed test; undefined when the database itself failed, the credential went away meanwhile, or nobody was asked. */
 function failedTest(error: unknown): { result: TestResult; outcome: 'denied' | 'failed' } | undefined {
   const { code, options } = error instanceof ServiceError ? error : new ServiceError('internal', '');
-  if (code === 'ledger.unavailable' || code === 'credential.not_found') return undefined;
+  if (code === 'ledger.unavailable' || code === 'credential.not_found' || code === 'limit.rate_exceeded')
+    return undefined;
   if (code === 'credential.unsafe') return { result: code, outcome: 'denied' };
   if (code !== 'credential.refused_by_aws') return { result: code, outcome: 'failed' };
   const accountChanged = options.extra?.['refusal'] === 'account-changed';

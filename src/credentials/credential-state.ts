@@ -26,6 +26,14 @@ export function stillFrozen(): ServiceError {
   return new ServiceError('credential.not_usable', 'This credential is frozen. Thaw it first.');
 }
 
+/** For a proof that passed before another one failed, or so it may be. */
+export function foundUnsafeMeanwhile(): ServiceError {
+  return new ServiceError(
+    'credential.not_usable',
+    'While this role was proven, another proof found it unsafe. Activate the credential again: that tells which of the two holds.',
+  );
+}
+
 /** The same for what does not exist, was deleted, or is another merchant's. */
 export function notFound(): ServiceError {
   return new ServiceError(

@@ -108,7 +108,7 @@ export class CredentialStore {
   }
 
   /**
-   * What a call needs to know before the secret is opened. Asked for every call, so that no cache decides what is current.
+   * What a call needs to know before the secret is opened. Remembered for a minute by Vault.current; whether it is still so is decided by what admits the call.
    * @throws ServiceError credential.not_found | credential.not_usable when it is not active
    */
   current(merchantId: MerchantId, credentialId: CredentialId): Promise<CurrentVersion> {

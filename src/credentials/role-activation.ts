@@ -8,19 +8,19 @@ import type { CredentialStore } from './credential-store.ts';
 import type { Leftovers } from './leftovers.ts';
 import type { RoleAssumer } from './role-assumer.ts';
 import type { RoleProof } from './role-proof.ts';
-import type { RoleStore } from './role-store.ts';
+import type { Proven, RoleStore } from './role-store.ts';
 import type { SealedVersion, SecretVault } from './secret-vault.ts';
 import type { StoredCredential } from './stored-credential.ts';
 import { trustPolicy } from './trust-policy.ts';
 import type { PolicyDocument } from './trust-policy.ts';
 
 export interface RoleActivationParts {
-  store: CredentialStore;
-  roleStore: RoleStore;
-  proof: RoleProof;
+  store: Pick<CredentialStore, 'get' | 'setDefault'>;
+  roleStore: Pick<RoleStore, 'activated'>;
+  proof: Pick<RoleProof, 'prove'>;
   audit: AuditTrail;
   assumer: Pick<RoleAssumer, 'ownPrincipal'>;
-  secrets: SecretVault;
+  secrets: Pick<SecretVault, 'seal'>;
   leftovers: Pick<Leftovers, 'announce' | 'remove'>;
   /** Regions of this deployment. */
   regions: readonly string[];
@@ -99,7 +99,7 @@ export class RoleActivation {
     try {
       await proof.prove(of, role);
       const sealed = version > 0 ? undefined : await this.#seal(merchantId, credentialId, role);
-      await this.#commit(of, roleArn, sealed, makeDefault);
+      await this.#commit(of, { roleArn, before: state, sealed }, makeDefault);
     } finally {
       forget(merchantId, credentialId);
     }
@@ -108,14 +108,14 @@ export class RoleActivation {
 
   async #commit(
     of: { actor: Actor; merchantId: MerchantId; credentialId: CredentialId },
-    roleArn: string,
-    sealed: SealedVersion | undefined,
+    proven: Proven,
     makeDefault: boolean,
   ): Promise<void> {
     const { store, roleStore, onLeftover } = this.#parts;
     const { actor, merchantId, credentialId } = of;
+    const { sealed } = proven;
     try {
-      const inUse = await roleStore.activated(of, roleArn, sealed, async (tx) => {
+      const inUse = await roleStore.activated(of, proven, async (tx) => {
         if (makeDefault) await store.setDefault(merchantId, tx, actor, credentialId);
       });
       if (!inUse && sealed !== undefined) await this.#discard(merchantId, sealed);

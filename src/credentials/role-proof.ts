@@ -1,7 +1,9 @@
 import type { Actor } from '../domain/audit.ts';
+import type { Clock } from '../domain/clock.ts';
 import type { AssumableRole, AwsIdentity } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
+import { PerMerchant } from '../memory/per-merchant.ts';
 import type { IdentityCheck } from './identity.ts';
 import type { AssumeRoleAsk, RoleAssumer } from './role-assumer.ts';
 import { isRoleDenied, roleRefused } from './role-refusal.ts';
@@ -14,7 +16,12 @@ export interface RoleProofParts {
   assumer: RoleAssumer;
   identity: IdentityCheck;
   store: Pick<RoleStore, 'foundUnsafe'>;
+  /** Counts spans. */
+  clock: Clock;
 }
+
+/** Between the proofs of one merchant: they are asked with the service's own identity, whose quota all merchants need. Milliseconds. */
+const REST_MS = 2_000;
 
 /** Which credential, for whom, and where. */
 export interface ProofOf {
@@ -30,23 +37,32 @@ export interface ProofOf {
  */
 export class RoleProof {
   readonly #parts: RoleProofParts;
+  readonly #running: PerMerchant;
 
   constructor(parts: RoleProofParts) {
     this.#parts = parts;
+    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock }, tooMany });
   }
 
   /**
    * Assumes the role as a call would, and asks AWS whose session it is; then without the ExternalId and with a wrong one, which AWS must refuse.
    * @throws ServiceError credential.unsafe (recorded, with the credential's new state) | credential.refused_by_aws | upstream.unreachable |
-   * upstream.throttled | ledger.unavailable. Nothing is proven by a question that AWS did not answer.
-   * Cost: seven calls of STS.
+   * upstream.throttled | ledger.unavailable | limit.rate_exceeded while another role of the merchant is proven, or was a moment ago. Nothing
+   * is proven by a question that AWS did not answer.
+   * Cost: six calls of STS; two where AWS denies the first; one more, once in the life of the process, for who the service is. A
+   * policy that AWS cannot pack costs a second call, and what AWS does not answer is asked twice.
    */
-  async prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
+  prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
+    return this.#running.run(of.merchantId, () => this.#prove(of, role));
+  }
+
+  async #prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
+    // First, because a finding must not get lost to a question about ourselves.
+    const principalArn = await this.#parts.assumer.ownPrincipal();
     const identity = await this.#letsUsIn(of, role);
     const lax = await this.#laxWith(of, role);
     if (lax.length === 0) return identity;
     await this.#parts.store.foundUnsafe(of, role.roleArn, lax);
-    const principalArn = await this.#parts.assumer.ownPrincipal();
     throw unsafe(role, principalArn, lax);
   }
 
@@ -57,6 +73,8 @@ export class RoleProof {
       throw (await this.#lacksTagsOnly(ask, error)) ? roleRefused('role-tags', error) : error;
     });
     const found = await identity.checkCredential(accessKey, of.region);
+    // Other regions need no proof of their own: trust policies are the same everywhere, and whoever names this role in another credential must pass
+    // the same proof with that one's ExternalId.
     if (found.accountId !== accountOfRole(role.roleArn)) throw roleRefused('account-changed');
     return found;
   }
@@ -100,6 +118,14 @@ export class RoleProof {
       throw error;
     }
   }
+}
+
+function tooMany(): ServiceError {
+  return new ServiceError(
+    'limit.rate_exceeded',
+    'A role of this merchant is proven right now, or was a moment ago. Try again in a few seconds.',
+    { retryAfterSeconds: 5 },
+  );
 }
 
 function askOf({ merchantId, credentialId, region }: ProofOf, role: AssumableRole): AssumeRoleAsk {

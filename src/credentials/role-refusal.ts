@@ -61,17 +61,41 @@ export function roleFailure(failure: AwsFailure): ServiceError {
   const { kind, name, cause } = failure;
   const refusal = kind === 'refused' ? REFUSALS[name] : undefined;
   if (refusal !== undefined) return roleRefused(refusal, cause);
-  if (kind === 'busy' && (failure.status ?? 500) < 500)
-    return new ServiceError('upstream.throttled', 'AWS STS throttles this service. Try again shortly.', {
+  if (name === 'ValidationError')
+    return new ServiceError(
+      'request.invalid',
+      'AWS takes this for no ARN of a role. Check it, letter by letter.',
+      { cause },
+    );
+  if (kind === 'not-sent' || OWN_IDENTITY.has(name)) return ownIdentityFailure(failure);
+  return (
+    throttled(failure) ??
+    unreachable(
+      'AWS STS did not give out a session of the role. Nothing else was used in its place; try again shortly.',
       cause,
-      retryAfterSeconds: 5,
-    });
-  const own = kind === 'not-sent' || OWN_IDENTITY.has(name);
-  return new ServiceError(
-    'upstream.unreachable',
-    own
-      ? 'The service could not use its own AWS identity to assume the role. The operator finds the cause under this request id.'
-      : 'AWS STS did not give out a session of the role. Nothing else was used in its place; try again shortly.',
-    { cause, retryAfterSeconds: 5 },
+    )
   );
+}
+
+/** What it means that the service could not use its own identity, or ask who it is: no role was refused. */
+export function ownIdentityFailure(failure: AwsFailure): ServiceError {
+  return (
+    throttled(failure) ??
+    unreachable(
+      'The service could not use its own AWS identity to assume the role. The operator finds the cause under this request id.',
+      failure.cause,
+    )
+  );
+}
+
+function throttled({ kind, status, cause }: AwsFailure): ServiceError | undefined {
+  if (kind !== 'busy' || (status ?? 500) >= 500) return undefined;
+  return new ServiceError('upstream.throttled', 'AWS STS throttles this service. Try again shortly.', {
+    cause,
+    retryAfterSeconds: 5,
+  });
+}
+
+function unreachable(detail: string, cause: unknown): ServiceError {
+  return new ServiceError('upstream.unreachable', detail, { cause, retryAfterSeconds: 5 });
 }

@@ -61,7 +61,7 @@ export class RoleSessions implements Disposable {
       ...(random && { random }),
       ...(onRefreshFailed && { onRefreshFailed }),
       // A merchant that takes its trust back is obeyed at the next refresh, and not when the session ends.
-      isFinal: (error) => error instanceof ServiceError && error.code === 'credential.refused_by_aws',
+      isFinal: isRefused,
     });
   }
 
@@ -88,6 +88,23 @@ export class RoleSessions implements Disposable {
   holds(place: SecretPlace, material: StoredMaterial, region: string): boolean {
     if (material.kind !== 'assume-role') return true;
     return this.#sessions.has(keyOf(place, material, region, CALL_POLICIES));
+  }
+
+  /**
+   * As `signerOf`, but AWS is asked: whether the role would still let us in. Sessions in use go on, unless AWS refuses: an outage of STS ends none.
+   * @throws ServiceError as RoleAssumer.assume. Cost: one call of STS for a role.
+   */
+  async newSignerOf(place: SecretPlace, material: StoredMaterial, region: string): Promise<Signer> {
+    if (material.kind !== 'assume-role') return this.signerOf(place, material, region);
+    const { value } = await this.#assume(place, material, region, CALL_POLICIES).catch((error: unknown) => {
+      if (isRefused(error)) this.evict(place.merchantId, place.credentialId);
+      throw error;
+    });
+    const { accessKey, serial } = value;
+    return {
+      credential: accessKey,
+      poolKey: `${place.credentialId}:${String(place.version)}:${String(serial)}`,
+    };
   }
 
   /** Forgets all sessions of a credential, or of a merchant. */
@@ -118,6 +135,10 @@ export class RoleSessions implements Disposable {
     this.#serial += 1;
     return { value: { accessKey, serial: this.#serial }, lifetimeMs };
   }
+}
+
+function isRefused(error: unknown): boolean {
+  return error instanceof ServiceError && error.code === 'credential.refused_by_aws';
 }
 
 /** All that defines a session. Neither id can hold a slash, so no prefix is the beginning of another's. */

@@ -1,9 +1,10 @@
 import type { Actor } from '../domain/audit.ts';
+import type { CredentialState } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
-import { notFound, otherRolePinned, stillFrozen } from './credential-state.ts';
+import { foundUnsafeMeanwhile, notFound, otherRolePinned, stillFrozen } from './credential-state.ts';
 import { claimSecret } from './leftover-store.ts';
 import { accountOfRole, roleHint } from './role.ts';
 import type { SealedVersion } from './secret-vault.ts';
@@ -14,11 +15,16 @@ interface Of {
   credentialId: CredentialId;
 }
 
-interface Proof {
-  state: 'active' | 'unsafe';
+/** A role that passed its proof. */
+export interface Proven {
   roleArn: string;
+  /** The credential's state when the proof began. */
+  before: CredentialState;
+  /** Its first version; undefined where it has one. */
   sealed: SealedVersion | undefined;
 }
+
+type Proof = { state: 'active' | 'unsafe' } & Pick<Proven, 'roleArn'> & Partial<Proven>;
 
 /** What proofs of roles found, written with their audit records. The rows change in credential_proven() only. */
 export class RoleStore {
@@ -30,20 +36,16 @@ export class RoleStore {
 
   /**
    * The credential may sign from now on. Role and account are pinned with its first version.
-   * @param sealed its first version; undefined where it has one.
    * @param also runs in the same transaction.
    * @returns whether `sealed` is in use: of two who activate at once, one is.
    * @throws ServiceError credential.not_found | credential.not_usable | vault.unavailable when sealing took too long
    */
-  activated(
-    of: Of,
-    roleArn: string,
-    sealed: SealedVersion | undefined,
-    also: (tx: Tx) => Promise<void>,
-  ): Promise<boolean> {
+  activated(of: Of, proven: Proven, also: (tx: Tx) => Promise<void>): Promise<boolean> {
     return this.#database.asTenant(of.merchantId, async (tx) => {
-      await record(tx, of, 'credential.activated', { outcome: 'allowed', body: { roleArn } });
-      const verdict = await write(tx, of, { state: 'active', roleArn, sealed });
+      await record(tx, of, 'credential.activated', { outcome: 'allowed', body: { roleArn: proven.roleArn } });
+      const verdict = await write(tx, of, { state: 'active', ...proven });
+      if (verdict !== 'done' && verdict !== 'kept') throw refusalOf(verdict);
+      const { sealed } = proven;
       if (verdict === 'done' && sealed !== undefined) await claimSecret(tx, sealed.secretName);
       await also(tx);
       return verdict === 'done';
@@ -51,13 +53,15 @@ export class RoleStore {
   }
 
   /**
-   * The credential failed its proof: no call is admitted with it any more.
+   * The credential failed its proof: no call is admitted with it any more. One that was frozen meanwhile stays so, and is unsafe once thawed.
+   * Before there is a version, role and account are shown but not pinned: the next proof may be of another role.
    * @throws ServiceError credential.not_found | credential.not_usable
    */
   foundUnsafe(of: Of, roleArn: string, lax: readonly string[]): Promise<void> {
     return this.#database.asTenant(of.merchantId, async (tx) => {
       await record(tx, of, 'credential.unsafe', { outcome: 'denied', body: { roleArn, lax } });
-      await write(tx, of, { state: 'unsafe', roleArn, sealed: undefined });
+      const verdict = await write(tx, of, { state: 'unsafe', roleArn });
+      if (verdict !== 'done' && verdict !== 'frozen') throw refusalOf(verdict);
     });
   }
 }
@@ -78,27 +82,29 @@ async function record(
   });
 }
 
-async function write(
-  tx: Tx,
-  { merchantId, credentialId }: Of,
-  { state, roleArn, sealed }: Proof,
-): Promise<'done' | 'kept'> {
-  const proof = JSON.stringify({
+/** What credential_proven() answers. */
+async function write(tx: Tx, { merchantId, credentialId }: Of, proof: Proof): Promise<string> {
+  const { state, before, roleArn, sealed } = proof;
+  const found = JSON.stringify({
     state,
+    before,
     roleArn,
     accountId: accountOfRole(roleArn),
     keyHint: roleHint(roleArn),
     sealed: sealed === undefined ? null : { ...sealed, wrappedKey: sealed.wrappedKey.toString('hex') },
   });
   const [row] = await tx.$queryRaw<{ verdict: string }[]>`
-    SELECT credential_proven(${merchantId}, ${credentialId}, ${proof}::jsonb) AS verdict`;
-  const verdict = row?.verdict ?? '';
-  if (verdict === 'done' || verdict === 'kept') return verdict;
-  throw REFUSALS[verdict]?.() ?? new ServiceError('internal', 'The proof of the role was not recorded.');
+    SELECT credential_proven(${merchantId}, ${credentialId}, ${found}::jsonb) AS verdict`;
+  return row?.verdict ?? '';
+}
+
+function refusalOf(verdict: string): ServiceError {
+  return REFUSALS[verdict]?.() ?? new ServiceError('internal', 'The proof of the role was not recorded.');
 }
 
 const REFUSALS: Readonly<Record<string, () => ServiceError>> = {
   credential: notFound,
   frozen: stillFrozen,
   role: otherRolePinned,
+  changed: foundUnsafeMeanwhile,
 };

@@ -7,7 +7,7 @@ import type { CredentialId, MerchantId } from '../domain/ids.ts';
  * guide, "IAM and AWS STS quotas".
  */
 
-const ROLE_ARN = /^arn:aws:iam::(\d{12}):role\/(?:[\x21-\x7e]{1,510}\/)?([\w+=,.@-]{1,64})$/;
+const ROLE_ARN = /^arn:aws:iam::(\d{12}):role\/(?:[\w+=,.@/-]{1,510}\/)?([\w+=,.@-]{1,64})$/;
 const SESSION_NAME_MAX = 64;
 const TAG_VALUE_MAX = 256;
 

@@ -6,7 +6,7 @@ import { ServiceError } from '../domain/errors.ts';
 import { Secret } from '../domain/secret.ts';
 import { describeAwsFailure } from './aws-failure.ts';
 import type { AssumedRole, AssumeRoleAsk, RoleAssumer } from './role-assumer.ts';
-import { isPolicyTooLarge, roleFailure } from './role-refusal.ts';
+import { isPolicyTooLarge, ownIdentityFailure, roleFailure } from './role-refusal.ts';
 import { principalOf } from './role.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
 import { SESSION_POLICY_MAX } from './session-policy.ts';
@@ -62,7 +62,7 @@ export class AwsRoleAssumer implements RoleAssumer, Disposable {
       principalArn === undefined ? this.#askWhoIAm() : Promise.resolve(principalArn)
     ).catch((error: unknown) => {
       this.#principal = undefined;
-      throw roleFailure(describeAwsFailure('sts:GetCallerIdentity', error));
+      throw ownIdentityFailure(describeAwsFailure('sts:GetCallerIdentity', error));
     });
     return this.#principal;
   }

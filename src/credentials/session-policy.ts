@@ -9,25 +9,38 @@ export type SessionPolicies = readonly [string, ...string[]];
 /** Characters of a session policy. Source: API reference of AWS STS, "AssumeRole", Policy. */
 export const SESSION_POLICY_MAX = 2_048;
 
-/** Calls, and what this service asks AWS about them: which model stands behind an ARN, and how many tokens a prompt has. */
+/**
+ * Calls, with the guardrails and stored prompts that they may name, and what this service asks AWS about them: which model stands behind an ARN,
+ * and how many tokens a prompt has. Source of the actions: Bedrock user guide, "Prerequisites for running model inference".
+ */
 const CALL_ACTIONS = [
   'bedrock:InvokeModel',
   'bedrock:InvokeModelWithResponseStream',
   'bedrock:CountTokens',
   'bedrock:ApplyGuardrail',
+  'bedrock:RenderPrompt',
   'bedrock:GetFoundationModel',
   'bedrock:GetFoundationModelAvailability',
   'bedrock:GetInferenceProfile',
   'bedrock:GetProvisionedModelThroughput',
   'bedrock:ListFoundationModels',
   'bedrock:ListInferenceProfiles',
-  'bedrock:ListProvisionedModelThroughputs',
+];
+
+/** The same calls, and of the questions only those that a call needs. */
+const CALL_ACTIONS_SHORT = [
+  'bedrock:InvokeModel*',
+  'bedrock:CountTokens',
+  'bedrock:ApplyGuardrail',
+  'bedrock:RenderPrompt',
+  'bedrock:GetInferenceProfile',
+  'bedrock:GetProvisionedModelThroughput',
 ];
 
 /** The role's own policy names the models; this one keeps a role that allows more than Bedrock from being used for it. */
 export const CALL_POLICIES: SessionPolicies = [
   policy([allow(CALL_ACTIONS, '*')]),
-  policy([allow(['bedrock:InvokeModel*', 'bedrock:CountTokens', 'bedrock:Get*', 'bedrock:List*'], '*')]),
+  policy([allow(CALL_ACTIONS_SHORT, '*')]),
 ];
 
 /** For asking whether a role can be assumed at all: a session that may do nothing. */

@@ -6,10 +6,12 @@ import type { RoleSessions, Signer } from '../credentials/role-sessions.ts';
 import type { CurrentVersion } from '../credentials/stored-credential.ts';
 import type { Vault } from '../credentials/vault.ts';
 import type { Actor } from '../domain/audit.ts';
+import type { Clock } from '../domain/clock.ts';
 import type { StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId } from '../domain/ids.ts';
 import type { Merchant } from '../domain/merchant.ts';
+import { PerMerchant } from '../memory/per-merchant.ts';
 
 /** In the order in which a call needs them. */
 export const ENVIRONMENT_STEPS = [
@@ -36,14 +38,19 @@ export interface StepResult {
 export interface EnvironmentTestParts {
   audit: Pick<AuditStore, 'append'>;
   vault: Pick<Vault, 'current' | 'reopen'>;
-  roleSessions: Pick<RoleSessions, 'signerOf'>;
+  roleSessions: Pick<RoleSessions, 'newSignerOf'>;
   identity: IdentityCheck;
   probes: Pick<BedrockProbes, 'listModels'>;
   /** Regions of this deployment. */
   regions: readonly string[];
   /** For one step. Milliseconds. */
   stepMs: number;
+  /** Counts spans. */
+  clock: Clock;
 }
+
+/** Between the tests of one merchant: each opens the vault, and assumes a role, on quotas that all merchants need. Milliseconds. */
+const REST_MS = 2_000;
 
 interface Asked {
   actor: Actor;
@@ -65,13 +72,22 @@ type Work = (found: Partial<Found>, asked: Asked) => Promise<string> | string;
 /** Walks the path of a merchant's calls up to the model, and says how far it gets. Costs nothing but one use each of KMS and Secrets Manager. */
 export class EnvironmentTest {
   readonly #parts: EnvironmentTestParts;
+  readonly #running: PerMerchant;
 
   constructor(parts: EnvironmentTestParts) {
     this.#parts = parts;
+    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock }, tooMany });
   }
 
-  /** Never throws for what does not work: that is what it tells. Recorded in the step `database`. */
-  async run(asked: Asked): Promise<StepResult[]> {
+  /**
+   * Recorded in the step `database`. Never throws for what does not work: that is what it tells.
+   * @throws ServiceError limit.rate_exceeded while another test of this merchant runs, or did a moment ago
+   */
+  run(asked: Asked): Promise<StepResult[]> {
+    return this.#running.run(asked.merchant.id, () => this.#run(asked));
+  }
+
+  async #run(asked: Asked): Promise<StepResult[]> {
     const found: Partial<Found> = {};
     const results: StepResult[] = [];
     for (const step of ENVIRONMENT_STEPS) {
@@ -129,7 +145,7 @@ export class EnvironmentTest {
       if (credentialId === undefined || current === undefined || material === undefined)
         throw new NotSetUp(NO_DEFAULT);
       const place = { merchantId: merchant.id, credentialId, version: current.version };
-      found.signer = await this.#parts.roleSessions.signerOf(place, material, current.region);
+      found.signer = await this.#parts.roleSessions.newSignerOf(place, material, current.region);
       const { accountId } = await this.#parts.identity.checkCredential(
         found.signer.credential,
         current.region,
@@ -192,6 +208,14 @@ const NEEDS: Readonly<Record<EnvironmentStep, readonly EnvironmentStep[]>> = {
 class NotSetUp extends Error {}
 const NO_DEFAULT =
   'The merchant has no default credential. Store one with POST /credentials and makeDefault, or name a credential in every request.';
+
+function tooMany(): ServiceError {
+  return new ServiceError(
+    'limit.rate_exceeded',
+    'The environment of this merchant is tested right now, or was a moment ago. Try again in a few seconds.',
+    { retryAfterSeconds: 5 },
+  );
+}
 
 async function inTime<T>(work: Promise<T> | T, ms: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined;

@@ -10,7 +10,7 @@ import type { IdentityCheck } from '../credentials/identity.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
 import type { AwsIdentity, ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { MerchantId } from '../domain/ids.ts';
+import { PerMerchant } from '../memory/per-merchant.ts';
 import { AtMost } from './at-most.ts';
 import type { Cell, PermissionAsk, PermissionReport } from './permission-ask.ts';
 import { checkOf, OUT_OF_TIME } from './permission-cell.ts';
@@ -63,7 +63,7 @@ interface Surveyed {
 /** Finds out what a credential may do, and writes the policy that would let it. */
 export class PermissionTest {
   readonly #parts: PermissionTestParts;
-  readonly #running = new Map<MerchantId, number>();
+  readonly #running = new PerMerchant({ max: TESTS_PER_MERCHANT, tooMany });
 
   constructor(parts: PermissionTestParts) {
     this.#parts = parts;
@@ -76,17 +76,7 @@ export class PermissionTest {
    */
   async run(ask: PermissionAsk): Promise<PermissionReport> {
     const models = [...new Set(ask.models)].map(parsed);
-    const { id } = ask.merchant;
-    const running = this.#running.get(id) ?? 0;
-    if (running >= TESTS_PER_MERCHANT) throw tooMany();
-    this.#running.set(id, running + 1);
-    try {
-      return await this.#run(ask, models);
-    } finally {
-      const left = (this.#running.get(id) ?? 1) - 1;
-      if (left > 0) this.#running.set(id, left);
-      else this.#running.delete(id);
-    }
+    return this.#running.run(ask.merchant.id, () => this.#run(ask, models));
   }
 
   async #run(ask: PermissionAsk, models: readonly ModelRef[]): Promise<PermissionReport> {

@@ -1,3 +1,4 @@
+import { PROFILE_PREFIX } from '../domain/model.ts';
 import type { ReachedModel } from '../domain/model.ts';
 import type { TokenCounts } from '../domain/usage.ts';
 import { ANY_REGION } from './price.ts';
@@ -108,8 +109,6 @@ function perMillion(nanoUsdTimesMillion: bigint): bigint {
   return (nanoUsdTimesMillion + MILLION - 1n) / MILLION;
 }
 
-/** The prefixes of the inference profiles that AWS defines. A new one is not split off, and so unpriced, until it is listed here. */
-const PROFILE_PREFIX = /^(?:(global)|us|us-gov|eu|apac|jp|au|ca)\./;
 /** The ARNs that name a foundation model or a system-defined inference profile. What another ARN runs is not written in it. */
 const NAMES_A_MODEL = /^arn:[a-z-]+:bedrock:[a-z0-9-]+:(?:\d{12})?:(?:foundation-model|inference-profile)\//;
 

@@ -1,10 +1,14 @@
+import { createServer as createHttpServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { createServer } from 'node:net';
 import type { AddressInfo, Server } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { activateOverHttp } from '../../scripts/cli/activate-role.ts';
 import { orderOf } from '../../scripts/cli/onboard-order.ts';
+import { onboardedReply } from '../../scripts/cli/onboard-result.ts';
 import { onboardOverHttp } from '../../scripts/cli/onboard-service.ts';
 import { mintToken } from '../../src/auth/token.ts';
+import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { selfSignedCertificate } from '../server/protocols-certificate.ts';
 import { startMisbehavingServer } from './misbehaving-server.ts';
 import type { MisbehavingServer } from './misbehaving-server.ts';
@@ -90,6 +94,41 @@ describe('onboard, when the other side misbehaves', () => {
       `It is not known whether never-answers was onboarded: ${server.url} did not answer within 1 s.`,
     );
   });
+});
+
+test('an activation whose answer is cut is not known to have failed', async () => {
+  const cutting = createHttpServer((_request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json', 'content-length': '100' });
+    response.write('{"state":', () => response.destroy());
+  });
+  const port = await listen(cutting);
+  const order = {
+    merchantId: 'merchant-a' as MerchantId,
+    credentialId: `cred_${'A'.repeat(22)}` as CredentialId,
+    roleArn: 'arn:aws:iam::111122223333:role/x',
+  };
+  try {
+    const origin = `http://127.0.0.1:${String(port)}`;
+    await expect(activateOverHttp(order, { origin, merchantToken: 'x' })).rejects.toThrow(
+      /^Not known to be active: the answer .* not whole/,
+    );
+  } finally {
+    cutting.close();
+  }
+});
+
+test('an odd role does not cost the token', () => {
+  const answer = {
+    merchantId: 'merchant-a',
+    apiKey: {
+      id: 'A'.repeat(12),
+      token: mintToken('merchant', 'test').text,
+      expiresAt: '2030-01-01T00:00:00.000Z',
+    },
+    credentialId: null,
+    role: { servicePrincipalArn: 'arn:aws-eusc:iam::111122223333:role/x' },
+  };
+  expect(onboardedReply.parse(answer)).toEqual({ ...answer, role: undefined });
 });
 
 async function listen(listener: Server): Promise<number> {

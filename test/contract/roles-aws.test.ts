@@ -158,6 +158,20 @@ describe('how long a session lasts', () => {
   });
 });
 
+test('refused to say who it is: nothing about a role, and nothing to mend for a merchant', async () => {
+  using assumer = newAssumer();
+  aws.fault({ operation: 'GetCallerIdentity', times: 1, status: 403, type: 'AccessDenied' });
+  const error = await failure(assumer.ownPrincipal());
+  expect([error.code, error.options.extra]).toEqual(['upstream.unreachable', undefined]);
+  expect(error.detail).toContain('own AWS identity');
+});
+
+test('what AWS takes for no role at all is the request’s fault, and not tried for ever', async () => {
+  using assumer = newAssumer();
+  aws.fault({ operation: 'AssumeRole', times: 1, status: 400, type: 'ValidationError' });
+  expect((await failure(assumer.assume(ASK))).code).toBe('request.invalid');
+});
+
 test('what AWS says is in no error', async () => {
   using assumer = newAssumer();
   const error = await failure(assumer.assume({ ...ASK, externalId: 'mbk-wrong' }));

@@ -68,7 +68,7 @@ export const REVOCATION: readonly Mutant[] = [
   },
   {
     name: 'Thawing makes nothing usable that was not frozen.',
-    file: MIGRATION,
+    file: 'prisma/migrations/20261121200000_role_states/migration.sql',
     find: "IF before = (CASE WHEN p_frozen THEN 'active' ELSE 'frozen' END) THEN",
     replace: "IF before <> 'deleted' THEN",
     test: RULES,

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
 import { AWS } from '../support/aws-keys.ts';
+import { movingClock } from '../support/moving-clock.ts';
 import { converseBody, onboard, operatorOf } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
@@ -18,9 +19,10 @@ interface Step {
 
 let service: TestService;
 let merchant: MerchantPerson;
+const monotonic = movingClock();
 
 beforeAll(async () => {
-  service = await startTestService();
+  service = await startTestService({}, undefined, { monotonic });
   merchant = await onboard(service, 'path');
 });
 afterEach(() => {
@@ -33,6 +35,7 @@ afterAll(async () => {
 });
 
 async function walk(who = merchant): Promise<{ ok: boolean; steps: Step[]; text: string }> {
+  monotonic.rest();
   const answer = await who.get('/environment/test');
   expect(answer.status).toBe(200);
   return { ...(answer.json as { ok: boolean; steps: Step[] }), text: answer.text };
@@ -64,6 +67,21 @@ test('the vault is opened anew each time, whatever is remembered', async () => {
   service.standIn.forget();
   await walk();
   expect(service.standIn.journal.filter(({ operation }) => operation === 'Decrypt')).toHaveLength(1);
+});
+
+test('one of a merchant at a time, and a rest after each', async () => {
+  const other = await onboard(service, 'other');
+  await walk();
+  service.standIn.forget();
+  expect(await merchant.get('/environment/test')).toMatchObject({
+    status: 429,
+    json: { code: 'limit.rate_exceeded' },
+  });
+  expect(service.standIn.journal).toEqual([]);
+  expect((await other.get('/environment/test')).status).toBe(200);
+  monotonic.rest();
+  const both = await Promise.all([merchant.get('/environment/test'), merchant.get('/environment/test')]);
+  expect(both.map(({ status }) => status).sort()).toEqual([200, 429]);
 });
 
 test.each<[string, () => void, string, string[]]>([

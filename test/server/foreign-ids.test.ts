@@ -5,6 +5,7 @@ import pg from 'pg';
 import { ROUTES } from '../../src/http/routes.ts';
 import type { Route } from '../../src/http/route.ts';
 import { AWS } from '../support/aws-keys.ts';
+import { movingClock } from '../support/moving-clock.ts';
 import { converseBody, directFields, onboard, operatorOf, Person } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { parametersOf } from '../support/parameters.ts';
@@ -14,6 +15,7 @@ import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
+const monotonic = movingClock();
 
 /** What a value can name that is somebody's. `theirs` is B's; `nobodys` has the same form and is nobody's. */
 interface Pair {
@@ -136,7 +138,7 @@ const titleOf = ({ method, path: at }: Route): string =>
 const ALL: Parameter[] = ROUTES.flatMap(parametersOf);
 
 beforeAll(async () => {
-  service = await startTestService();
+  service = await startTestService({}, undefined, { monotonic });
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   a = await onboard(service, 'merchant-a');
@@ -290,6 +292,7 @@ function bodyFor({ route, name }: Case, value: string): unknown {
 }
 
 function ask(person: Person, one: Case, value: string): Promise<Answer> {
+  monotonic.rest();
   const headers = one.name.startsWith('header ') ? { [one.name.slice(7)]: value } : {};
   return person.send(one.route.method, targetOf(one, value), bodyFor(one, value), headers);
 }

@@ -289,6 +289,13 @@ test('model-not-available-to-account: likely by the question, proven by the call
     verdict: 'model-not-available-to-account',
     probe: 'identifier',
   });
+  // Nor is what lies in the operator's account anybody's.
+  const ours = `arn:aws:bedrock:us-east-1:${AWS.serviceDefault.accountId}:provisioned-model/abcdefghijkl`;
+  const { cells } = await report({ models: [ours, 'abcdefghijkl'], useServiceDefaults: true });
+  expect(cells.map(({ verdict, probe }) => [verdict, probe])).toEqual(
+    cells.map(() => ['model-not-available-to-account', 'identifier']),
+  );
+  expect(cells).toHaveLength(2);
   expect(runtimeCalls(service)).toEqual([]);
 });
 

@@ -1,11 +1,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
 import { parse as parseYaml } from 'yaml';
+import { RoleActivation } from '../../src/credentials/role-activation.ts';
+import { RoleStore } from '../../src/credentials/role-store.ts';
+import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
+import { Secret } from '../../src/domain/secret.ts';
+import { Database } from '../../src/persistence/database.ts';
 import type { Role } from '../aws/sts/roles.ts';
 import { AwsError } from '../aws/wire/errors.ts';
 import { AWS } from '../support/aws-keys.ts';
-import { converseBody, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
-import type { Answer, MerchantPerson } from '../support/people.ts';
+import { movingClock } from '../support/moving-clock.ts';
+import { converseBody, onboard, MerchantPerson, operatorOf, runtimeCalls } from '../support/people.ts';
+import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -18,9 +24,12 @@ let merchant: MerchantPerson;
 let other: MerchantPerson;
 let admin: pg.Client;
 let roles = 0;
+const monotonic = movingClock();
 
 beforeAll(async () => {
-  service = await startTestService({ OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' });
+  service = await startTestService({ OPENED_CREDENTIALS_TTL_MS: '60000', LOG_LEVEL: 'debug' }, undefined, {
+    monotonic,
+  });
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   merchant = await onboard(service, 'merchant-a');
@@ -56,7 +65,13 @@ function makeRole(role: Partial<Role> = {}): string {
 }
 
 function activate(id: string, roleArn: string, person = merchant, more: object = {}): Promise<Answer> {
+  monotonic.rest();
   return person.post(`/credentials/${id}/activate`, { roleArn, ...more });
+}
+
+function testOf(id: string, person = merchant): Promise<Answer> {
+  monotonic.rest();
+  return person.post(`/credentials/${id}/test`, undefined);
 }
 
 /** One that signs. */
@@ -225,6 +240,7 @@ describe('onboarding a role', () => {
       'merchant-bedrock',
       'arn:aws:iam::300000000003:role/',
       'arn:aws:iam::300000000003:role/*',
+      'arn:aws:iam::300000000003:role/*/x',
     ])
       expect(await activate(id, arn)).toMatchObject({ status: 400 });
     expect(await activate(`cred_${'z'.repeat(22)}`, makeRole())).toMatchObject({ status: 404 });
@@ -232,16 +248,46 @@ describe('onboarding a role', () => {
     expect(assumed()).toEqual([]);
   });
 
-  test('two at once: one version, one secret, and both are told that it works', async () => {
+  test('two at once, at two replicas: one version, one secret, and both are told that it works', async () => {
+    await using replica = await startTestService({ ...service.env }, service.database);
     const { id, externalId } = await newRole();
-    const arn = makeRole({ externalId });
-    const answers = await Promise.all(Array.from({ length: 4 }, () => activate(id, arn)));
-    expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    const roleArn = makeRole({ externalId });
+    const { merchantId, credentialId, apiKeyId, token = '' } = merchant;
+    const atTheReplica = new MerchantPerson(replica.url, { merchantId, credentialId, apiKeyId, token });
+    const answers = await Promise.all([activate(id, roleArn), activate(id, roleArn, atTheReplica)]);
+    expect(answers.map(({ status }) => status)).toEqual([200, 200]);
     expect(await versionsOf(id)).toEqual([{ state: 'current', shredded: false }]);
     const kept = (operation: string) =>
       service.standIn.journal.filter((entry) => entry.operation === operation && entry.status === 200).length;
     expect(kept('CreateSecret') - kept('DeleteSecret')).toBe(1);
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  test('one proof of a merchant at a time, and a rest after each: they spend what the service may ask AWS for all', async () => {
+    const [{ id, externalId }, second] = [await newRole(), await newRole()];
+    const roleArn = makeRole({ externalId });
+    monotonic.rest();
+    const proofs = [id, second.id, id, id].map((one) =>
+      merchant.post(`/credentials/${one}/activate`, { roleArn }),
+    );
+    const statuses = (await Promise.all(proofs)).map(({ status }) => status);
+    expect(statuses.filter((status) => status === 429)).toHaveLength(3);
+    expect(assumed().length).toBeLessThanOrEqual(5);
+
+    expect(await activate(id, roleArn)).toMatchObject({ status: 200 });
+    service.standIn.forget();
+    const refused = await merchant.post(`/credentials/${id}/test`, undefined);
+    expect(refused).toMatchObject({ status: 429, json: { code: 'limit.rate_exceeded' } });
+    expect(refused.headers.get('retry-after')).toBe('5');
+    expect(assumed()).toEqual([]);
+    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({
+      state: 'active',
+      testedAt: null,
+    });
+    const theirs = await newRole(other);
+    const elsewhere = { roleArn: makeRole({ externalId: theirs.externalId }) };
+    expect(await other.post(`/credentials/${theirs.id}/activate`, elsewhere)).toMatchObject({ status: 200 });
+    expect(await testOf(id)).toMatchObject({ status: 200 });
   });
 });
 
@@ -337,13 +383,13 @@ describe('a role that is not proven is never used', () => {
   test('a role that turns lax later is found by its test, and stops at once', async () => {
     const { id, roleArn, externalId } = await activeRole();
     expect(await call(id)).toMatchObject({ status: 200 });
-    expect(await merchant.post(`/credentials/${id}/test`, undefined)).toMatchObject({
+    expect(await testOf(id)).toMatchObject({
       status: 200,
       json: { identity: { accountId: ACCOUNT } },
     });
     service.standIn.addRole({ arn: roleArn });
     service.standIn.forget();
-    expect(await merchant.post(`/credentials/${id}/test`, undefined)).toMatchObject({
+    expect(await testOf(id)).toMatchObject({
       status: 409,
       json: { code: 'credential.unsafe' },
     });
@@ -358,6 +404,73 @@ describe('a role that is not proven is never used', () => {
     expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { version: 1 } });
     expect(await versionsOf(id)).toEqual([{ state: 'current', shredded: false }]);
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  describe('while something else is done to it', () => {
+    let database: Database;
+    let store: RoleStore;
+    beforeAll(() => {
+      database = new Database({
+        url: new Secret(service.database.url),
+        connectionsMax: 2,
+        statementTimeoutMs: 5_000,
+        onPoolError: () => undefined,
+      });
+      store = new RoleStore(database);
+    });
+    afterAll(() => database[Symbol.asyncDispose]());
+    const of = (id: string) => ({
+      actor: { subject: 'api-key:of-another-replica', requestId: 'another' },
+      merchantId: merchant.merchantId as MerchantId,
+      credentialId: id as CredentialId,
+    });
+
+    test('frozen while it is found unsafe: recorded, still frozen, and thawed it is unsafe', async () => {
+      const { id, roleArn } = await activeRole();
+      const turn = (way: 'freeze' | 'thaw') => merchant.post(`/credentials/${id}/${way}`, {});
+      expect(await turn('freeze')).toMatchObject({ status: 200, json: { state: 'frozen' } });
+      await store.foundUnsafe(of(id), roleArn, ['without an ExternalId']);
+      expect((await auditOf(merchant, id)).at(-1)).toBe('credential.unsafe denied');
+      expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'frozen' });
+      expect(await activate(id, roleArn)).toMatchObject({ status: 409 });
+      expect(await turn('thaw')).toMatchObject({ status: 200, json: { state: 'unsafe' } });
+      expect(await call(id)).toMatchObject({ status: 409 });
+      // Proven again it is as if nothing had been.
+      expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { state: 'active' } });
+      await turn('freeze');
+      expect(await turn('thaw')).toMatchObject({ status: 200, json: { state: 'active' } });
+    });
+
+    test('found unsafe elsewhere after this proof began: the older word does not undo it', async () => {
+      const { id, roleArn, externalId } = await activeRole();
+      const never = () => Promise.reject(new Error('nothing to seal'));
+      const activation = new RoleActivation({
+        store: {
+          get: async () => ({ ...(await merchant.get(`/credentials/${id}`)).json, externalId }) as never,
+          setDefault: never,
+        },
+        roleStore: store,
+        proof: {
+          prove: async () => {
+            await store.foundUnsafe(of(id), roleArn, ['without an ExternalId']);
+            return { accountId: ACCOUNT, arn: roleArn };
+          },
+        },
+        assumer: { ownPrincipal: never },
+        audit: { append: () => Promise.resolve() },
+        secrets: { seal: never },
+        leftovers: { announce: never, remove: never },
+        regions: [],
+        forget: () => undefined,
+        onLeftover: () => undefined,
+      });
+      const { actor, merchantId, credentialId } = of(id);
+      await expect(
+        activation.activate(actor, merchantId, credentialId, { roleArn, makeDefault: false }),
+      ).rejects.toMatchObject({ code: 'credential.not_usable' });
+      expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'unsafe' });
+      expect(await activate(id, roleArn)).toMatchObject({ status: 200, json: { state: 'active' } });
+    });
   });
 
   test('account and role are pinned by the first activation', async () => {
@@ -408,6 +521,22 @@ describe('in use', () => {
     expect(runtimeCalls(service)).toEqual([]);
     service.standIn.addRole({ arn: roleArn, externalId });
     expect(await call(id)).toMatchObject({ status: 200 });
+  });
+
+  test('a role that is deleted is found by the environment test, although its session lasts', async () => {
+    const person = await onboard(service, 'merchant-path');
+    const { id, externalId } = await newRole(person);
+    const roleArn = makeRole({ externalId });
+    await activate(id, roleArn, person, { makeDefault: true });
+    expect(await call(id, person)).toMatchObject({ status: 200 });
+    service.standIn.removeRole(roleArn);
+    const { json } = await person.get('/environment/test');
+    const { steps } = json as { steps: { step: string; status: string; code?: string }[] };
+    expect(steps.find(({ step }) => step === 'credential')).toMatchObject({
+      status: 'failed',
+      code: 'credential.refused_by_aws',
+    });
+    expect(await call(id, person)).toMatchObject({ status: 422 });
   });
 
   test('two merchants with the same role: other ExternalIds, other sessions, and neither can use the other’s', async () => {
@@ -514,7 +643,7 @@ describe('in use', () => {
   test('nothing of a session is in an answer, in the log or in the database', async () => {
     const { id } = await activeRole();
     service.standIn.forget();
-    const texts = [await call(id), await merchant.post(`/credentials/${id}/test`, undefined)].map(
+    const texts = [await call(id), await testOf(id)].map(
       ({ text, headers }) => text + JSON.stringify([...headers]),
     );
     texts.push((await merchant.get('/credentials')).text, (await merchant.get('/audit')).text);

@@ -31,7 +31,7 @@ export interface TestService extends AsyncDisposable {
 export async function startTestService(
   settings: Record<string, string> | ((standIn: StandIn) => Record<string, string>) = {},
   given?: TestDatabase,
-  overrides: Pick<Overrides, 'clock'> = {},
+  overrides: Pick<Overrides, 'clock' | 'monotonic'> = {},
 ): Promise<TestService> {
   const resources = new Resources();
   try {

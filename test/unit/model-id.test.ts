@@ -83,7 +83,8 @@ describe('model ids', () => {
 });
 
 describe('scope', () => {
-  const own = { region: 'us-east-1', accountId: ACCOUNT };
+  const own = { region: 'us-east-1', accountId: ACCOUNT, source: 'stored' } as const;
+  const ofTheService = { ...own, source: 'service-default' } as const;
   const arn = (region: string, account: string, what = 'provisioned-model/abcdefghijkl') =>
     parseModelId(`arn:aws:bedrock:${region}:${account}:${what}`);
 
@@ -96,9 +97,27 @@ describe('scope', () => {
     });
   });
 
+  test('service defaults reach what AWS defines, by id and by ARN', () => {
+    for (const model of [
+      parseModelId('us.amazon.nova-micro-v1:0'),
+      parseModelId('amazon.nova-micro-v1:0'),
+      arn('us-east-1', ACCOUNT, 'inference-profile/us.amazon.nova-micro-v1:0'),
+      arn('us-east-1', '', 'foundation-model/amazon.nova-micro-v1:0'),
+    ])
+      assertModelInScope(model, ofTheService);
+    assertModelInScope(parseModelId('abcdefghijkl'), own);
+  });
+
   test.each([
     ['another region', arn('eu-west-1', ACCOUNT), own],
     ['another account', arn('us-east-1', '999999999999'), own],
+    ['provisioned throughput of the operator', arn('us-east-1', ACCOUNT), ofTheService],
+    [
+      'a profile that the operator made for another merchant',
+      arn('us-east-1', ACCOUNT, 'application-inference-profile/abcdefghijkl'),
+      ofTheService,
+    ],
+    ['the same by twelve characters alone', parseModelId('abcdefghijkl'), ofTheService],
     ['an account that cannot be compared', arn('us-east-1', ACCOUNT), { ...own, accountId: undefined }],
     [
       'a foundation model of another region',

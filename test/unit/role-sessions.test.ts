@@ -180,6 +180,33 @@ test('property: every session policy is JSON that fits, whatever the merchant’
   );
 });
 
+test('the shorter policy allows the same calls, with fewer questions', () => {
+  const [full = [], short = []] = CALL_POLICIES.map((policy) => {
+    const { Statement } = JSON.parse(policy) as { Statement: { Action: string[] }[] };
+    return Statement.flatMap(({ Action }) => Action);
+  });
+  const allows = (action: string) => (pattern: string) =>
+    pattern.endsWith('*') ? action.startsWith(pattern.slice(0, -1)) : action === pattern;
+  for (const action of full.filter((one) => !/:(Get|List)/.test(one)))
+    expect([action, short.some(allows(action))]).toEqual([action, true]);
+  for (const action of short.filter((one) => !one.endsWith('*'))) expect(full).toContain(action);
+  for (const action of ['bedrock:ApplyGuardrail', 'bedrock:RenderPrompt']) expect(full).toContain(action);
+});
+
+test('asked anew: another session, while those in use go on; a refusal ends them, silence does not', async () => {
+  const { sessions, asked, failures } = setUp();
+  const inUse = await sessions.signerOf(PLACE, ROLE, 'us-east-1');
+  expect(await sessions.newSignerOf(PLACE, ROLE, 'us-east-1')).not.toEqual(inUse);
+  expect(await sessions.signerOf(PLACE, ROLE, 'us-east-1')).toEqual(inUse);
+  failures.push(new ServiceError('upstream.unreachable', 'down'));
+  await expect(sessions.newSignerOf(PLACE, ROLE, 'us-east-1')).rejects.toThrow('down');
+  expect(await sessions.signerOf(PLACE, ROLE, 'us-east-1')).toEqual(inUse);
+  failures.push(new ServiceError('credential.refused_by_aws', 'no'));
+  await expect(sessions.newSignerOf(PLACE, ROLE, 'us-east-1')).rejects.toThrow('no');
+  expect(await sessions.signerOf(PLACE, ROLE, 'us-east-1')).not.toEqual(inUse);
+  expect(asked).toHaveLength(5);
+});
+
 test('ExternalIds are in AWS’s grammar and never the same', () => {
   const many = Array.from({ length: 1_000 }, newExternalId);
   expect(new Set(many).size).toBe(1_000);

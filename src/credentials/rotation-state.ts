@@ -40,6 +40,8 @@ export interface BegunRotation extends RotationName {
   replaces: number;
   secretName: string;
   secretVersionId: string;
+  /** Of the version that it replaces. */
+  kmsKeyArn: string;
 }
 
 /** What the database says to whoever wants to begin one. Seconds. */

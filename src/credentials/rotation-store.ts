@@ -59,7 +59,11 @@ export class RotationStore {
     );
     if (answer.verdict !== 'begun') return answer;
     const { verdict, ...begun } = answer as unknown as { verdict: 'begun' } & BegunRow;
-    return { verdict, rotation: { merchantId, credentialId, secretVersionId, ...begun } };
+    const replaced = { merchantId, credentialId, version: begun.replaces };
+    const { kmsKeyArn } = await this.#database.asTenant(merchantId, (tx) =>
+      tx.credentialVersion.findUniqueOrThrow({ where: { merchantId_credentialId_version: replaced } }),
+    );
+    return { verdict, rotation: { merchantId, credentialId, secretVersionId, kmsKeyArn, ...begun } };
   }
 
   /** The new version is sealed: from here on any process can go on with it. @returns false when the rotation is over. */

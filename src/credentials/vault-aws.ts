@@ -39,6 +39,8 @@ export interface AwsSecretVaultOptions {
   requestTimeoutMs?: number;
 }
 
+type SecretVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId'>;
+
 /** What the service asks of Secrets Manager and KMS; an administrator asks more (data-keys-aws.ts). */
 export class AwsSecretVault implements SecretVault, Disposable {
   readonly #kms: KMSClient;
@@ -68,7 +70,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     credential: StoredMaterial,
     announce: (secretName: string) => Promise<void>,
   ): Promise<SealedVersion> {
-    return this.#seal(place, credential, async (envelope) => {
+    return this.#seal(place, credential, this.#kmsKeyId, async (envelope) => {
       const secretName = `mbk/${this.#environment}/${randomUUID()}/${place.credentialId}`;
       await announce(secretName);
       return { secretName, secretVersionId: await this.#create(place, secretName, envelope) };
@@ -76,16 +78,17 @@ export class AwsSecretVault implements SecretVault, Disposable {
   }
 
   sealNext(place: SecretPlace, credential: StoredMaterial, next: NextVersion): Promise<SealedVersion> {
-    return this.#seal(place, credential, (envelope) => this.#put(next, envelope));
+    return this.#seal(place, credential, next.kmsKeyArn, (envelope) => this.#put(next, envelope));
   }
 
   async #seal(
     place: SecretPlace,
     credential: StoredMaterial,
-    write: (envelope: Buffer) => Promise<NextVersion>,
+    kmsKeyId: string,
+    write: (envelope: Buffer) => Promise<SecretVersion>,
   ): Promise<SealedVersion> {
     const context = encryptionContextOf(this.#environment, place);
-    const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context);
+    const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context, kmsKeyId);
     const plaintext = encodeMaterial(credential);
     try {
       const envelope = seal(plaintext, dataKey, { ...context });
@@ -166,11 +169,11 @@ export class AwsSecretVault implements SecretVault, Disposable {
     this.#secrets.destroy();
   }
 
-  async #newDataKey(context: EnvelopeContext) {
+  async #newDataKey(context: EnvelopeContext, kmsKeyId: string) {
     try {
       const key = await this.#kms.send(
         new GenerateDataKeyCommand({
-          KeyId: this.#kmsKeyId,
+          KeyId: kmsKeyId,
           KeySpec: 'AES_256',
           EncryptionContext: { ...context },
         }),
@@ -211,17 +214,17 @@ export class AwsSecretVault implements SecretVault, Disposable {
     }
   }
 
-  async #put(next: NextVersion, envelope: Buffer): Promise<NextVersion> {
+  async #put({ secretName, secretVersionId }: NextVersion, envelope: Buffer): Promise<SecretVersion> {
     try {
       await this.#secrets.send(
         new PutSecretValueCommand({
-          SecretId: next.secretName,
-          ClientRequestToken: next.secretVersionId,
+          SecretId: secretName,
+          ClientRequestToken: secretVersionId,
           SecretBinary: envelope,
           VersionStages: ['AWSPENDING'],
         }),
       );
-      return next;
+      return { secretName, secretVersionId };
     } catch (error) {
       const failure = describeAwsFailure('secretsmanager:PutSecretValue', error);
       throw isGone(failure)

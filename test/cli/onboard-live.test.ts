@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { mintToken } from '../../src/auth/token.ts';
 import { AWS } from '../support/aws-keys.ts';
+import { movingClock } from '../support/moving-clock.ts';
 import { Person } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
@@ -17,10 +18,11 @@ const WRONG_SECRET = { ...KEYS, awsSecretAccessKey: 'CANARY'.padEnd(40, 'y') };
 const UNKNOWN_KEY = { ...KEYS, awsAccessKeyId: 'AKIANOBODY0000000000' };
 const QUIET = { AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: 'true' };
 
+const monotonic = movingClock();
 let service: TestService;
 
 beforeAll(async () => {
-  service = await startTestService();
+  service = await startTestService({}, undefined, { monotonic });
   service.standIn.addAccessKey(AWS.merchantA);
 });
 afterAll(async () => {
@@ -164,6 +166,7 @@ describe('onboard, all of it', () => {
       expect(lax.stderr).toContain('Not active: credential.unsafe');
       expect(lax.stderr).toContain('"sts:ExternalId"');
       service.standIn.addRole({ arn, externalId });
+      monotonic.rest();
       const proven = await prove();
       expect(proven).toMatchObject({ code: 0, stderr: '' });
       expect(proven.stdout).toContain(`${credential} is active, and the default of ${id}`);

@@ -4,6 +4,7 @@ import { DataKeyStore } from '../../src/credentials/data-key-store.ts';
 import { AwsDataKeys } from '../../src/credentials/data-keys-aws.ts';
 import { rewrapDataKeys } from '../../src/credentials/data-keys.ts';
 import type { RewrapParts } from '../../src/credentials/data-keys.ts';
+import { RotationStore } from '../../src/credentials/rotation-store.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { Database } from '../../src/persistence/database.ts';
@@ -62,7 +63,11 @@ afterAll(async () => {
 beforeEach(async () => {
   house.aws.forget();
   house.aws.setKmsKeyState(oldArn, 'Enabled');
-  await house.asAdmin((client) => client.query('DELETE FROM credential_versions; DELETE FROM credentials; '));
+  await house.asAdmin((client) =>
+    client.query(
+      'DELETE FROM credential_rotations; DELETE FROM credential_versions; DELETE FROM credentials; ',
+    ),
+  );
 });
 
 function urlOf(client: {
@@ -156,11 +161,36 @@ describe('data keys move to another KMS key', () => {
     const unlabelled = randomUUID();
     // AWSPENDING goes from the first to the second.
     for (const secretVersionId of [unlabelled, randomUUID()])
-      await house.parts.secrets.sealNext(place, LONG_LIVED, { secretName, secretVersionId });
+      await house.parts.secrets.sealNext(place, LONG_LIVED, {
+        secretName,
+        secretVersionId,
+        kmsKeyArn: oldArn,
+      });
     await house.asAdmin((client) =>
       client.query('UPDATE credential_versions SET secret_version_id = $1', [unlabelled]),
     );
     expect(await rewrap()).toMatchObject({ rewrapped: 0, failed: { [NOT_ENCRYPTED_ANEW]: 1 } });
+  });
+
+  test('a rotation before the re-wrap stays under the older key, in the database as in Secrets Manager, and moves with it', async () => {
+    const credentialId = await stored(MERCHANT_A);
+    using configuredAnew = secretVault(house.aws, { kmsKeyId: NEXT.alias });
+    const rotations = new RotationStore(house.database, { overlapMs: 60_000, minIntervalMs: 0 });
+    const begun = await rotations.begin(
+      ACTOR,
+      { merchantId: MERCHANT_A, credentialId },
+      { mode: 'material', secretVersionId: randomUUID() },
+    );
+    if (begun.verdict !== 'begun') throw new Error(begun.verdict);
+    const { rotation } = begun;
+    const sealed = await configuredAnew.sealNext(rotation, LONG_LIVED, rotation);
+    expect(sealed.kmsKeyArn).toBe(oldArn);
+    await rotations.sealed(rotation, sealed, 'hint');
+    expect(await counts()).toEqual({ old: 2 });
+    expect(await rewrap()).toEqual({ rewrapped: 2, overtaken: 0, failed: {} });
+    house.aws.setKmsKeyState(oldArn, 'Disabled');
+    const pending = await rotations.openPending(ACTOR, rotation);
+    expect(pending && (await configuredAnew.open(rotation, pending))).toMatchObject({ kind: 'access-key' });
   });
 
   test('two at once: every key once, and all open', async () => {

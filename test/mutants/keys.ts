@@ -123,4 +123,11 @@ export const KEYS: readonly Mutant[] = [
     replace: 'AND a.scope_id = v.credential_id AND a.starts_at = v.created_at AND a.threshold > t.percent)',
     test: ROTATION_TEST,
   },
+  {
+    name: 'A new version has the key that Secrets Manager encrypts it under.',
+    file: 'src/credentials/vault-aws.ts',
+    find: 'return this.#seal(place, credential, next.kmsKeyArn, (',
+    replace: 'return this.#seal(place, credential, this.#kmsKeyId, (',
+    test: 'test/contract/data-keys.test.ts',
+  },
 ];

@@ -149,8 +149,11 @@ test('keys that AWS refuses as soon as it is asked whose they are leave their ev
   service.standIn.addAccessKey(AWS.merchantADirect);
   expect([refused.status, refused.json['code']]).toEqual([422, 'credential.refused_by_aws']);
   expect(operations()).toEqual(['GetCallerIdentity']);
-  const { items } = (await merchant.get('/audit?limit=1')).json as { items: object[] };
-  expect(items).toMatchObject([{ action: 'permissions.tested', resource: 'direct' }]);
+  const { items } = (await merchant.get('/audit?limit=2')).json as { items: object[] };
+  expect(items).toMatchObject([
+    { action: 'aws.asked', resource: 'direct' },
+    { action: 'permissions.tested', resource: 'direct' },
+  ]);
 });
 
 test('allowed: likely by an invalid body, which runs nothing and leaves no row', async () => {

@@ -85,6 +85,7 @@ function overtaken(state: RotationState, errorOfProof?: ServiceError) {
   const parts = {
     store,
     credentials: { get: () => Promise.resolve(stored) },
+    audit: { append: () => Promise.resolve() },
     identity: { checkCredential: () => Promise.resolve({}) },
     secrets: { sealNext: () => Promise.resolve({}) },
     vault: silent,

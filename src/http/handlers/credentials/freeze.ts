@@ -18,7 +18,12 @@ export const freezeCredential = merchantEndpoint<FreezeBody>({
   },
   handle: async ({ services, actor, merchant, params, body }) => {
     const change = { frozen: true, ...body };
-    const stored = await services.credentials.freeze(actor, merchant.id, credentialIdOf(params['cid']), change);
+    const stored = await services.credentials.freeze(
+      actor,
+      merchant.id,
+      credentialIdOf(params['cid']),
+      change,
+    );
     return { status: 200, body: toCredentialReply(stored) };
   },
 });
@@ -33,7 +38,12 @@ export const thawCredential = merchantEndpoint<FreezeBody>({
   },
   handle: async ({ services, actor, merchant, params, body }) => {
     const change = { frozen: false, ...body };
-    const stored = await services.credentials.freeze(actor, merchant.id, credentialIdOf(params['cid']), change);
+    const stored = await services.credentials.freeze(
+      actor,
+      merchant.id,
+      credentialIdOf(params['cid']),
+      change,
+    );
     return { status: 200, body: toCredentialReply(stored) };
   },
 });

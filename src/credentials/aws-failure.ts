@@ -1,3 +1,5 @@
+import type { ServiceError } from '../domain/errors.ts';
+
 /**
  * How a call to AWS failed, without anything AWS wrote: its messages can hold the signed request.
  * - `unreachable`: no answer, or one that is not AWS's; it may have been carried out.
@@ -55,4 +57,10 @@ function kindOf(name: string, status: number | undefined, sent: boolean): AwsFai
 /** Names and ids only: whatever else a broken error carries is left out. */
 function identifier(value: unknown): string | undefined {
   return typeof value === 'string' && /^[A-Za-z0-9_.:-]{1,100}$/.test(value) ? value : undefined;
+}
+
+/** AWS's name for what it refused, or our own code. */
+export function reasonOf(error: ServiceError): string {
+  const reason = error.options.extra?.['reason'];
+  return typeof reason === 'string' ? reason : error.code;
 }

@@ -79,9 +79,3 @@ async function rewrapBatch({ wrapping, arn, parallel = PARALLEL }: RewrapParts, 
   await Promise.all(Array.from({ length: parallel }, work));
   return { done, reasons };
 }
-
-/** AWS's name for what it refused, or our own code. */
-export function reasonOf(error: ServiceError): string {
-  const reason = error.options.extra?.['reason'];
-  return typeof reason === 'string' ? reason : error.code;
-}

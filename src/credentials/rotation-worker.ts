@@ -1,6 +1,6 @@
 import type { Logger } from '../observability/logger.ts';
 import { errorFields } from '../observability/logger.ts';
-import { reasonOf } from './data-keys.ts';
+import { reasonOf } from './aws-failure.ts';
 import type { OpenedCache } from './opened-cache.ts';
 import type { RotationKeys } from './rotation-keys.ts';
 import type { DueRotation, RotationChange, RotationName } from './rotation-state.ts';

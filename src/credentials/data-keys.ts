@@ -1,5 +1,6 @@
 import type { Actor } from '../domain/audit.ts';
 import { ServiceError } from '../domain/errors.ts';
+import { reasonOf } from './aws-failure.ts';
 import type { DataKeyStore, RewrappedKey, WrappedKey } from './data-key-store.ts';
 
 /** The KMS key that wraps from now on, and how a data key gets under it. The data key itself never comes here. */

@@ -43,11 +43,14 @@ export class VaultRefusal extends ServiceError {
   }
 }
 
+/** Where a ciphertext lies. */
+export type PutVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId'>;
+
 /**
  * The version of an existing secret that is to hold a new ciphertext. `kmsKeyArn` is that of the version it replaces, because Secrets Manager
  * encrypts every version of a secret under the secret's key, whatever is configured since; a re-wrap moves both at one time.
  */
-export type NextVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId' | 'kmsKeyArn'>;
+export type NextVersion = PutVersion & Pick<SealedVersion, 'kmsKeyArn'>;
 
 /** Which version of a secret bears which label of Secrets Manager; nothing reads by them, people do. */
 export interface VersionLabels {

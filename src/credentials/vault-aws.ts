@@ -19,8 +19,15 @@ import { EnvelopeError, open, seal } from './envelope.ts';
 import { decodeMaterial, encodeMaterial } from './material.ts';
 import { sdkOptions } from './sdk-options-aws.ts';
 import { VaultRefusal } from './secret-vault.ts';
-import type { NextVersion, SealedVersion, SecretPlace, SecretVault, VersionLabels } from './secret-vault.ts';
-import { isGone, notNow, notOpened, notStored } from './vault-failure.ts';
+import type {
+  NextVersion,
+  PutVersion,
+  SealedVersion,
+  SecretPlace,
+  SecretVault,
+  VersionLabels,
+} from './secret-vault.ts';
+import { both, isGone, notNow, notOpened, notStored } from './vault-failure.ts';
 
 export interface AwsSecretVaultOptions {
   /** Where the operator keeps KMS key and secrets; nothing to do with the regions that merchants call. */
@@ -38,8 +45,6 @@ export interface AwsSecretVaultOptions {
   /** Of one attempt; three are made. Default 3_000. */
   requestTimeoutMs?: number;
 }
-
-type SecretVersion = Pick<SealedVersion, 'secretName' | 'secretVersionId'>;
 
 /** What the service asks of Secrets Manager and KMS; an administrator asks more (data-keys-aws.ts). */
 export class AwsSecretVault implements SecretVault, Disposable {
@@ -85,7 +90,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     place: SecretPlace,
     credential: StoredMaterial,
     kmsKeyId: string,
-    write: (envelope: Buffer) => Promise<SecretVersion>,
+    write: (envelope: Buffer) => Promise<PutVersion>,
   ): Promise<SealedVersion> {
     const context = encryptionContextOf(this.#environment, place);
     const { dataKey, wrappedKey, kmsKeyArn } = await this.#newDataKey(context, kmsKeyId);
@@ -214,7 +219,7 @@ export class AwsSecretVault implements SecretVault, Disposable {
     }
   }
 
-  async #put({ secretName, secretVersionId }: NextVersion, envelope: Buffer): Promise<SecretVersion> {
+  async #put({ secretName, secretVersionId }: NextVersion, envelope: Buffer): Promise<PutVersion> {
     try {
       await this.#secrets.send(
         new PutSecretValueCommand({
@@ -258,20 +263,6 @@ export class AwsSecretVault implements SecretVault, Disposable {
       throw notOpened('secretsmanager:GetSecretValue', error);
     }
   }
-}
-
-/**
- * Both at once; a data key that arrives after the other call failed is wiped, not left. A refusal of one counts more than silence of the other.
- */
-async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Promise<[Buffer, Buffer]> {
-  const [dataKey, envelope] = await Promise.allSettled([unwrapping, reading]);
-  if (dataKey.status === 'fulfilled' && envelope.status === 'fulfilled')
-    return [dataKey.value, envelope.value];
-  if (dataKey.status === 'fulfilled') dataKey.value.fill(0);
-  const failures = [dataKey, envelope].flatMap((half): unknown[] =>
-    half.status === 'rejected' ? [half.reason] : [],
-  );
-  throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
 }
 
 function bytes(value: Uint8Array | undefined): Buffer {

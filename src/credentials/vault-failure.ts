@@ -49,3 +49,17 @@ export function notNow(failure: AwsFailure, detail: string): ServiceError {
 export function isGone({ name }: AwsFailure): boolean {
   return name === 'ResourceNotFoundException' || name === 'InvalidRequestException';
 }
+
+/**
+ * Both at once; a data key that arrives after the other call failed is wiped, not left. A refusal of one counts more than silence of the other.
+ */
+export async function both(unwrapping: Promise<Buffer>, reading: Promise<Buffer>): Promise<[Buffer, Buffer]> {
+  const [dataKey, envelope] = await Promise.allSettled([unwrapping, reading]);
+  if (dataKey.status === 'fulfilled' && envelope.status === 'fulfilled')
+    return [dataKey.value, envelope.value];
+  if (dataKey.status === 'fulfilled') dataKey.value.fill(0);
+  const failures = [dataKey, envelope].flatMap((half): unknown[] =>
+    half.status === 'rejected' ? [half.reason] : [],
+  );
+  throw failures.find((failure) => failure instanceof VaultRefusal) ?? failures[0];
+}

@@ -43,7 +43,7 @@ beforeAll(async () => {
   adminDatabase = new Database({
     url: new Secret(adminUrl),
     connectionsMax: 4,
-    statementTimeoutMs: 30_000,
+    statementTimeoutMs: 5_000,
     onPoolError: () => undefined,
   });
   store = new DataKeyStore(adminDatabase);
@@ -211,7 +211,7 @@ describe('data keys move to another KMS key', () => {
         return after;
       },
     };
-    expect(await rewrap({ wrapping: slow })).toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
+    await expect(rewrap({ wrapping: slow })).resolves.toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
     const { rows } = await house.asAdmin((client) =>
       client.query<object>(`SELECT state, wrapped_key FROM credential_versions WHERE credential_id = $1`, [
         gone,
@@ -226,7 +226,7 @@ describe('data keys move to another KMS key', () => {
     await house.asAdmin(async (client) => {
       await client.query('BEGIN');
       await client.query('SELECT 1 FROM credential_versions WHERE credential_id = $1 FOR UPDATE', [busy]);
-      expect(await rewrap()).toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
+      await expect(rewrap()).resolves.toEqual({ rewrapped: 1, overtaken: 1, failed: {} });
       await client.query('COMMIT');
     });
     expect(await counts()).toEqual({ old: 1, new: 1 });

@@ -429,7 +429,7 @@ describe('a role that is not proven is never used', () => {
       const { id, roleArn } = await activeRole();
       const turn = (way: 'freeze' | 'thaw') => merchant.post(`/credentials/${id}/${way}`, {});
       expect(await turn('freeze')).toMatchObject({ status: 200, json: { state: 'frozen' } });
-      await store.foundUnsafe(of(id), roleArn, ['without an ExternalId']);
+      await expect(store.foundUnsafe(of(id), roleArn, ['without an ExternalId'])).resolves.toBeUndefined();
       expect((await auditOf(merchant, id)).at(-1)).toBe('credential.unsafe denied');
       expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'frozen' });
       expect(await activate(id, roleArn)).toMatchObject({ status: 409 });

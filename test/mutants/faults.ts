@@ -62,8 +62,9 @@ export const FAULTS: readonly Mutant[] = [
   {
     name: 'A silent KMS or Secrets Manager holds no request.',
     file: 'src/credentials/sdk-options-aws.ts',
-    find: 'requestTimeout: target.requestTimeoutMs,',
-    replace: 'requestTimeout: 60_000,',
+    // Both of them: either one ends a request that gets no answer at all.
+    find: /requestTimeout: target\.requestTimeoutMs,([^]*?)socketTimeout: target\.requestTimeoutMs,/,
+    replace: 'requestTimeout: 60_000,$1socketTimeout: 60_000,',
     test: MATRIX,
   },
   {
@@ -76,8 +77,8 @@ export const FAULTS: readonly Mutant[] = [
   {
     name: 'A left-over secret is announced before it exists.',
     file: 'src/credentials/vault-aws.ts',
-    find: 'await announce(secretName);',
-    replace: '',
+    find: /await announce\(secretName\);\s+return \{ secretName, secretVersionId: (await this\.#create\([^)]*\)) \};/,
+    replace: 'const secretVersionId = $1; await announce(secretName); return { secretName, secretVersionId };',
     test: LEFTOVERS,
   },
   {

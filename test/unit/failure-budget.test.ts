@@ -9,6 +9,7 @@ import { TokenHasher } from '../../src/auth/token-hash.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
 import type { ApiKeyId, MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
+import { soon } from '../support/soon.ts';
 
 const START = Date.parse('2026-11-21T00:00:00Z');
 const [PER_ADDRESS, PER_KEY] = [30, 5];
@@ -209,7 +210,7 @@ test('who waits and leaves is let go at once, is no failure, and holds nobody up
   const left = budget.begin('192.0.2.1', undefined, () => caller.signal);
   const stays = budget.begin('192.0.2.1', undefined, () => new AbortController().signal);
   caller.abort();
-  await expect(left).rejects.toMatchObject({ code: 'request.aborted' });
+  await expect(soon(left)).rejects.toMatchObject({ code: 'request.aborted' });
   await expect(budget.begin('192.0.2.1', undefined, () => AbortSignal.abort())).rejects.toMatchObject({
     code: 'request.aborted',
   });

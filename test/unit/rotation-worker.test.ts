@@ -106,7 +106,7 @@ describe('a request that is slower than the process that went on with its rotati
     ['overlap', refused],
     ['retired', refused],
   ])('is told that it is in force: %s', async (state, error) => {
-    expect(await overtaken(state, error)).toMatchObject({ rotation: { state } });
+    await expect(overtaken(state, error)).resolves.toMatchObject({ rotation: { state } });
   });
 
   test.each<[RotationState, ServiceError | undefined, string]>([

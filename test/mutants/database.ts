@@ -69,13 +69,6 @@ export const DATABASE: readonly Mutant[] = [
     test: ROW_SECURITY,
   },
   {
-    name: "Functions that run with their owner's rights are not for everyone.",
-    file: INIT,
-    find: /(ALTER FUNCTION %s OWNER TO merchant_bedrock_ops', signature\);)\s+EXECUTE format\('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature\);/,
-    replace: '$1',
-    test: ROW_SECURITY,
-  },
-  {
     name: 'No role of the service is exempt from row security.',
     file: INIT,
     find: 'NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE',

@@ -64,7 +64,7 @@ export const FAULTS: readonly Mutant[] = [
     file: 'src/credentials/sdk-options-aws.ts',
     // Both of them: either one ends a request that gets no answer at all.
     find: /requestTimeout: target\.requestTimeoutMs,([^]*?)socketTimeout: target\.requestTimeoutMs,/,
-    replace: 'requestTimeout: 60_000,$1socketTimeout: 60_000,',
+    replace: 'requestTimeout: 8_000,$1socketTimeout: 8_000,',
     test: MATRIX,
   },
   {

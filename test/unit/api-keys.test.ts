@@ -98,6 +98,14 @@ describe('create', () => {
 });
 
 describe('verify', () => {
+  test('takes a key of its own environment alone, also one that is in its tables', async () => {
+    const { apiKeys: testing, store, clock } = setUp('test');
+    const { token } = await testing.create(actor, acme, { name: 'x', scopes: ['invoke'], expiresInDays: 1 });
+    expect(await testing.verify(token)).toBeDefined();
+    const live = new ApiKeys({ store, hasher, clock, environment: 'live' });
+    expect(await live.verify(token)).toBeUndefined();
+  });
+
   test('ends with the millisecond of the expiry', async () => {
     const { apiKeys, clock } = setUp();
     const { token } = await apiKeys.create(actor, acme, { name: 'x', scopes: ['invoke'], expiresInDays: 1 });

@@ -70,6 +70,13 @@ describe('the logger', () => {
     });
   });
 
+  test('cuts a long text', () => {
+    const [line] = linesOf((logger) => {
+      logger.info('event', { reason: 'so '.repeat(1_000) });
+    });
+    expect(line?.['reason']).toHaveLength(1_001);
+  });
+
   test('lines that did not fit, because nobody read, are counted when somebody does', () => {
     const lines: string[] = [];
     const out = Object.assign(new EventEmitter(), { write: (line: string) => void lines.push(line) });

@@ -78,7 +78,8 @@ export const FAULTS: readonly Mutant[] = [
     name: 'A left-over secret is announced before it exists.',
     file: 'src/credentials/vault-aws.ts',
     find: /await announce\(secretName\);\s+return \{ secretName, secretVersionId: (await this\.#create\([^)]*\)) \};/,
-    replace: 'const secretVersionId = $1; await announce(secretName); return { secretName, secretVersionId };',
+    replace:
+      'const secretVersionId = $1; await announce(secretName); return { secretName, secretVersionId };',
     test: LEFTOVERS,
   },
   {

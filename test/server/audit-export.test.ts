@@ -529,8 +529,7 @@ function furtherWays(near: MerchantPerson, roleId: string): Record<string, () =>
     'converse with service defaults': () =>
       merchant.post(`/model/${MODEL}/converse`, wire, useServiceDefaults),
     'converse with a profile': () => merchant.post(`/model/${encodeURIComponent(PROFILE)}/converse`, wire),
-    'a rotation at IAM': () =>
-      near.post(`/credentials/${String(near.credentialId)}/rotate`, { mode: 'iam' }),
+    'a rotation at IAM': () => near.post(`/credentials/${near.credentialId}/rotate`, { mode: 'iam' }),
     'converse near a limit': () => near.post(`/model/${CLAUDE}/converse`, converseBody(LONG)),
     'a Bedrock API key': () =>
       merchant.post('/credentials', {

@@ -116,7 +116,10 @@ export class FaultProxy implements AsyncDisposable {
   }
 
   #resetAll(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    // One that is closing already cannot be reset: Node would leave it open, and the process with it.
+    for (const socket of this.#sockets)
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
   }
 }
 

@@ -23,23 +23,18 @@ const OPTIONS = {
 export async function transpile(): Promise<string> {
   const folder = await mkdtemp(path.join(tmpdir(), 'merchant-bedrock-tests-'));
   for (const name of BESIDE) await symlink(path.join(ROOT, name), path.join(folder, name));
-  await transpileTree('src', folder);
-  return folder;
-}
-
-async function transpileTree(name: string, folder: string): Promise<void> {
-  const files = await readdir(path.join(ROOT, name), { recursive: true });
+  const files = await readdir(path.join(ROOT, 'src'), { recursive: true });
   await Promise.all(
     files
       .filter((file) => file.endsWith('.ts'))
       .map(async (file) => {
-        const from = path.join(ROOT, name, file);
-        const to = path.join(folder, name, file.replace(/\.ts$/, '.js'));
-        const { code } = await transformFile(from, OPTIONS);
+        const to = path.join(folder, 'src', file.replace(/\.ts$/, '.js'));
+        const { code } = await transformFile(path.join(ROOT, 'src', file), OPTIONS);
         await mkdir(path.dirname(to), { recursive: true });
         await writeFile(to, code);
       }),
   );
+  return folder;
 }
 
 /** What Node is told to run as the service: transpiled within a run of the tests, else through tsx. */

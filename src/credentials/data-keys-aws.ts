@@ -38,7 +38,6 @@ export class AwsDataKeys implements DataKeyWrapping, Disposable {
         region,
         endpoint,
         reach,
-
         maxAttempts: ATTEMPTS,
         requestTimeoutMs,
       };

@@ -41,7 +41,7 @@ export class RoleProof {
 
   constructor(parts: RoleProofParts) {
     this.#parts = parts;
-    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock }, tooMany });
+    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock } });
   }
 
   /**
@@ -53,7 +53,7 @@ export class RoleProof {
    * policy that AWS cannot pack costs a second call, and what AWS does not answer is asked twice.
    */
   prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {
-    return this.#running.run(of.merchantId, () => this.#prove(of, role));
+    return this.#running.run(of.merchantId, () => this.#prove(of, role), tooMany);
   }
 
   async #prove(of: ProofOf, role: AssumableRole): Promise<AwsIdentity> {

@@ -76,7 +76,7 @@ export class EnvironmentTest {
 
   constructor(parts: EnvironmentTestParts) {
     this.#parts = parts;
-    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock }, tooMany });
+    this.#running = new PerMerchant({ max: 1, rest: { ms: REST_MS, clock: parts.clock } });
   }
 
   /**
@@ -84,7 +84,7 @@ export class EnvironmentTest {
    * @throws ServiceError limit.rate_exceeded while another test of this merchant runs, or did a moment ago
    */
   run(asked: Asked): Promise<StepResult[]> {
-    return this.#running.run(asked.merchant.id, () => this.#run(asked));
+    return this.#running.run(asked.merchant.id, () => this.#run(asked), tooMany);
   }
 
   async #run(asked: Asked): Promise<StepResult[]> {

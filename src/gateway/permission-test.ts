@@ -63,7 +63,7 @@ interface Surveyed {
 /** Finds out what a credential may do, and writes the policy that would let it. */
 export class PermissionTest {
   readonly #parts: PermissionTestParts;
-  readonly #running = new PerMerchant({ max: TESTS_PER_MERCHANT, tooMany });
+  readonly #running = new PerMerchant({ max: TESTS_PER_MERCHANT });
 
   constructor(parts: PermissionTestParts) {
     this.#parts = parts;
@@ -76,7 +76,7 @@ export class PermissionTest {
    */
   async run(ask: PermissionAsk): Promise<PermissionReport> {
     const models = [...new Set(ask.models)].map(parsed);
-    return this.#running.run(ask.merchant.id, () => this.#run(ask, models));
+    return this.#running.run(ask.merchant.id, () => this.#run(ask, models), tooMany);
   }
 
   async #run(ask: PermissionAsk, models: readonly ModelRef[]): Promise<PermissionReport> {

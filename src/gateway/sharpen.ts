@@ -5,8 +5,8 @@ import type { RuntimeCall, RuntimeReply } from '../bedrock/runtime.ts';
 import { askingAws } from '../domain/audit.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { MerchantId } from '../domain/ids.ts';
 import type { CallBound, LimitRefusal } from '../ledger/call-intent.ts';
+import { PerMerchant } from '../memory/per-merchant.ts';
 import type { BoundedRequest } from './call-bound.ts';
 import type { PaidCall } from './paid-call.ts';
 import { readWhole } from './read-whole.ts';
@@ -50,7 +50,7 @@ interface Runtime {
 export class Sharpening {
   readonly #runtime: Runtime;
   readonly #audit: Pick<AuditStore, 'append'>;
-  readonly #inFlight = new Map<MerchantId, number>();
+  readonly #counts = new PerMerchant({ max: IN_FLIGHT_MAX });
 
   constructor(runtime: Runtime, audit: Pick<AuditStore, 'append'>) {
     this.#runtime = runtime;
@@ -71,19 +71,12 @@ export class Sharpening {
 
   /** Undefined when there was nothing to ask: a later attempt may ask then. */
   #ask(refused: Refused): Promise<number | undefined> | undefined {
-    const merchantId = refused.paid.merchant.id;
-    const running = this.#inFlight.get(merchantId) ?? 0;
-    if (running >= IN_FLIGHT_MAX || !couldFit(refused)) return undefined;
+    const leave = couldFit(refused) ? this.#counts.enter(refused.paid.merchant.id) : undefined;
+    if (leave === undefined) return undefined;
     const question = questionOf(refused);
-    if (question === undefined) return undefined;
-    this.#inFlight.set(merchantId, running + 1);
-    return this.#count(refused, question)
-      .catch(withheld)
-      .finally(() => {
-        const left = (this.#inFlight.get(merchantId) ?? 1) - 1;
-        if (left > 0) this.#inFlight.set(merchantId, left);
-        else this.#inFlight.delete(merchantId);
-      });
+    if (question !== undefined) return this.#count(refused, question).catch(withheld).finally(leave);
+    leave();
+    return undefined;
   }
 
   async #count({ paid, resolved, bounded }: Refused, body: Uint8Array): Promise<number | undefined> {

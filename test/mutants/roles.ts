@@ -124,8 +124,8 @@ export const ROLES: readonly Mutant[] = [
   {
     name: 'A merchant has so many places, and no more.',
     file: 'src/memory/per-merchant.ts',
-    find: 'if (taken.length >= max) throw tooMany();',
-    replace: 'if (taken.length > max) throw tooMany();',
+    find: 'if (taken.length >= max) return undefined;',
+    replace: 'if (taken.length > max) return undefined;',
     test: 'test/unit/per-merchant.test.ts',
   },
   {
@@ -138,14 +138,14 @@ export const ROLES: readonly Mutant[] = [
   {
     name: "A merchant's proofs of roles do not spend what the service may ask AWS for all.",
     file: 'src/credentials/role-proof.ts',
-    find: 'return this.#running.run(of.merchantId, () => this.#prove(of, role));',
+    find: 'return this.#running.run(of.merchantId, () => this.#prove(of, role), tooMany);',
     replace: 'return this.#prove(of, role);',
     test: 'test/server/roles.test.ts',
   },
   {
     name: "A merchant's tests of its environment do not spend what the service may ask AWS for all.",
     file: 'src/gateway/environment-test.ts',
-    find: 'return this.#running.run(asked.merchant.id, () => this.#run(asked));',
+    find: 'return this.#running.run(asked.merchant.id, () => this.#run(asked), tooMany);',
     replace: 'return this.#run(asked);',
     test: 'test/server/environment-test.test.ts',
   },

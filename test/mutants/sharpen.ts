@@ -25,8 +25,8 @@ export const SHARPENED: readonly Mutant[] = [
   {
     name: 'At most four questions of a merchant are with AWS at once.',
     file: SHARPEN,
-    find: 'running >= IN_FLIGHT_MAX || ',
-    replace: '',
+    find: 'new PerMerchant({ max: IN_FLIGHT_MAX })',
+    replace: 'new PerMerchant({ max: Infinity })',
     test: TEST,
     testName: 'while four of the merchant',
   },

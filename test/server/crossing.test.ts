@@ -41,7 +41,6 @@ const REMEMBERING: Record<string, string> = {
   'credentials/vault.ts': 'merchant, credential',
   'gateway/fair-queue.ts': 'merchant; waiting calls, nothing of them',
   'gateway/models-behind.ts': 'merchant, ARN',
-  'gateway/sharpen.ts': 'merchant; counts only',
   'gateway/watch.ts': 'merchant, source, API key, credential; running calls, which are cut and not answered',
   'http/body-budget.ts': 'merchant; counts only',
   'http/server-requests.ts': 'connection; not read by routes',

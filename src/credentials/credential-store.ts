@@ -249,6 +249,7 @@ function toStored(row: Row, defaultId: string | null): Omit<StoredCredential, 'r
     accountId: row.accountId ?? undefined,
     principalArn: row.principalArn ?? undefined,
     externalId: row.externalId ?? undefined,
+    unsafeCount: row.unsafeCount,
     keyHint: row.keyHint,
     version: row.currentVersion,
     isDefault: row.id === defaultId,

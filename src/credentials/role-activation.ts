@@ -91,7 +91,7 @@ export class RoleActivation {
     const { store, proof, audit, forget } = this.#parts;
     const credential = await store.get(merchantId, credentialId);
     const role = { kind: 'assume-role', roleArn, externalId: externalIdOf(credential) } as const;
-    const { region, version, state } = credential;
+    const { region, version, state, unsafeCount } = credential;
     if (state === 'frozen') throw stillFrozen();
     if (version > 0 && credential.principalArn !== roleArn) throw otherRolePinned();
     const of = { actor, merchantId, credentialId, region };
@@ -99,7 +99,7 @@ export class RoleActivation {
     try {
       await proof.prove(of, role);
       const sealed = version > 0 ? undefined : await this.#seal(merchantId, credentialId, role);
-      await this.#commit(of, { roleArn, before: state, sealed }, makeDefault);
+      await this.#commit(of, { roleArn, unsafeCount, sealed }, makeDefault);
     } finally {
       forget(merchantId, credentialId);
     }

@@ -1,5 +1,4 @@
 import type { Actor } from '../domain/audit.ts';
-import type { CredentialState } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { appendAudit } from '../persistence/audit.ts';
@@ -18,8 +17,8 @@ interface Of {
 /** A role that passed its proof. */
 export interface Proven {
   roleArn: string;
-  /** The credential's state when the proof began. */
-  before: CredentialState;
+  /** How often the role had been found unsafe when the proof began: one more since then, and the proof counts for nothing. */
+  unsafeCount: number;
   /** Its first version; undefined where it has one. */
   sealed: SealedVersion | undefined;
 }
@@ -84,10 +83,10 @@ async function record(
 
 /** What credential_proven() answers. */
 async function write(tx: Tx, { merchantId, credentialId }: Of, proof: Proof): Promise<string> {
-  const { state, before, roleArn, sealed } = proof;
+  const { state, unsafeCount, roleArn, sealed } = proof;
   const found = JSON.stringify({
     state,
-    before,
+    unsafeCount,
     roleArn,
     accountId: accountOfRole(roleArn),
     keyHint: roleHint(roleArn),

@@ -15,6 +15,8 @@ export interface StoredCredential {
   principalArn: string | undefined;
   /** Of roles only: what the role's trust policy asks for. No secret. */
   externalId: string | undefined;
+  /** Of roles only: how often a proof found it unsafe. */
+  unsafeCount: number;
   /** `AKIA…WXYZ`, or `ABSK…#` and eight digits of the SHA-256 of a Bedrock API key, or account and name of a role. */
   keyHint: string;
   /** The current version, from 1; 0 while a role was never activated. */

@@ -166,8 +166,8 @@ export const ROLES: readonly Mutant[] = [
   {
     name: 'A proof that began before another one failed does not undo what that one found.',
     file: 'src/credentials/role-activation.ts',
-    find: '{ roleArn, before: state, sealed }',
-    replace: "{ roleArn, before: 'unsafe', sealed }",
+    find: '{ roleArn, unsafeCount, sealed }',
+    replace: '{ roleArn, unsafeCount: (await store.get(merchantId, credentialId)).unsafeCount, sealed }',
     test: 'test/server/roles.test.ts',
   },
   {

@@ -1,13 +1,15 @@
--- What a proof of a role found while somebody froze the credential is not lost: it is frozen all the same, and thawing makes it unsafe.
-ALTER TABLE credentials ADD COLUMN found_unsafe boolean NOT NULL DEFAULT false;
+-- What a proof of a role found while somebody froze the credential is not lost: it is frozen all the same, and thawing makes it unsafe. And a
+-- finding is not undone by a proof that began before it, which is told by counting them.
+ALTER TABLE credentials ADD COLUMN found_unsafe boolean NOT NULL DEFAULT false, ADD COLUMN unsafe_count integer NOT NULL DEFAULT 0;
 COMMENT ON COLUMN credentials.found_unsafe IS 'A proof found the role unsafe while the credential was frozen: thawed, it is unsafe. False in every other state.';
+COMMENT ON COLUMN credentials.unsafe_count IS 'How often a proof found the role unsafe.';
 
--- What the proof of a role found. p_proof: {state: 'active' | 'unsafe', before: the credential's state when the proof began, roleArn, accountId,
--- keyHint, sealed: {wrappedKey (hex), kmsKeyArn, secretName, secretVersionId} or null}. `sealed` becomes version 1; where there is a version, it
+-- What the proof of a role found. p_proof: {state: 'active' | 'unsafe', unsafeCount: the credential's unsafe_count when the proof began, roleArn,
+-- accountId, keyHint, sealed: {wrappedKey (hex), kmsKeyArn, secretName, secretVersionId} or null}. `sealed` becomes version 1; where there is a version, it
 -- stays and `sealed` is not needed. Account and role are pinned with version 1; `unsafe` before that stores them without pinning them. The caller
 -- has written the audit record in the same transaction, which is the first lock.
 -- Answers 'done', 'kept' (done, and `sealed` was not needed), or why nothing was changed: 'credential', 'role' (another one is pinned), 'changed'
--- (another proof found it unsafe after this one began, and may be the newer one), 'frozen' (but `unsafe` is kept, for when it is thawed).
+-- (another proof found it unsafe since this one began, and may be the newer one), 'frozen' (but `unsafe` is kept, for when it is thawed).
 CREATE OR REPLACE FUNCTION credential_proven(p_merchant text, p_credential text, p_proof jsonb) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, public, pg_temp
   AS $$
@@ -26,10 +28,12 @@ CREATE OR REPLACE FUNCTION credential_proven(p_merchant text, p_credential text,
       RETURN 'role';
     END IF;
     IF proven.state = 'frozen' THEN
-      UPDATE credentials SET found_unsafe = found_unsafe OR p_proof->>'state' = 'unsafe' WHERE merchant_id = p_merchant AND id = p_credential;
+      UPDATE credentials SET found_unsafe = found_unsafe OR p_proof->>'state' = 'unsafe',
+        unsafe_count = unsafe_count + (p_proof->>'state' = 'unsafe')::integer
+      WHERE merchant_id = p_merchant AND id = p_credential;
       RETURN 'frozen';
     END IF;
-    IF p_proof->>'state' = 'active' AND proven.state = 'unsafe' AND p_proof->>'before' <> 'unsafe' THEN
+    IF p_proof->>'state' = 'active' AND proven.unsafe_count IS DISTINCT FROM (p_proof->>'unsafeCount')::integer THEN
       RETURN 'changed';
     END IF;
     IF proven.current_version = 0 AND p_proof->>'state' = 'active' THEN
@@ -39,6 +43,7 @@ CREATE OR REPLACE FUNCTION credential_proven(p_merchant text, p_credential text,
     END IF;
     UPDATE credentials SET state = p_proof->>'state',
       current_version = CASE WHEN p_proof->>'state' = 'active' THEN greatest(current_version, 1) ELSE current_version END,
+      unsafe_count = unsafe_count + (p_proof->>'state' = 'unsafe')::integer,
       principal_arn = p_proof->>'roleArn', account_id = p_proof->>'accountId', key_hint = p_proof->>'keyHint'
     WHERE merchant_id = p_merchant AND id = p_credential;
     RETURN CASE WHEN sealed IS NOT NULL AND proven.current_version > 0 THEN 'kept' ELSE 'done' END;

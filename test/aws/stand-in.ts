@@ -59,7 +59,7 @@ export interface StandIn extends AsyncDisposable {
   /** Which version of a secret bears which label; empty when there is none of this name. */
   secretLabels(name: string): Record<string, string>;
   /** The access keys of an IAM user, oldest first. */
-  accessKeysOf(arn: string): Pick<AccessKey, 'accessKeyId' | 'state'>[];
+  accessKeysOf(arn: string): Pick<AccessKey, 'accessKeyId' | 'secretAccessKey' | 'state'>[];
   fault(rule: FaultRule): FaultHandle;
   /** Clears journal, faults and prompt cache; keys, roles and secrets stay. */
   forget(): void;

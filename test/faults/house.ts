@@ -5,6 +5,7 @@ import { AWS } from '../support/aws-keys.ts';
 import { newTestDatabase } from '../support/database.ts';
 import { FaultProxy } from '../support/fault-proxy.ts';
 import type { Road } from '../support/fault-proxy.ts';
+import { findAround, find, secretsAt } from '../support/canary.ts';
 import { directFields, onboard } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
@@ -81,6 +82,10 @@ export class FaultHouse implements AsyncDisposable {
   readonly #close: () => Promise<void>;
   #settled!: MerchantPerson;
   #fault: FaultHandle | undefined;
+  readonly #tokens: string[] = [];
+  /** What was said in prompts. */
+  readonly #prompts = new Map<string, string>();
+  readonly #answers: string[] = [];
 
   private constructor(
     what: Dependency,
@@ -114,7 +119,7 @@ export class FaultHouse implements AsyncDisposable {
       await database[Symbol.asyncDispose]();
     };
     const house = new FaultHouse(what, service, { proxy, clock, close });
-    house.#settled = await onboard(service, 'long-here');
+    house.#settled = await house.#onboard('long-here');
     return house;
   }
 
@@ -148,6 +153,8 @@ export class FaultHouse implements AsyncDisposable {
         );
         const failedStore = cell.name === 'store' && answer?.status !== 201;
         const stored = failedStore ? await countStored(cell.person, cell.words) : 0;
+        if (answer !== undefined) this.#answers.push(answer.text, ...answer.headers.values());
+        if (cell.name !== 'store') this.#prompts.set(`prompt of ${how}, ${cell.name}`, cell.words);
         const told = answer === undefined ? 'no answer' : `${inWords(answer)}${await this.#inBooks(answer)}`;
         return [cell.name, { answer: told, tookMs, sent, recoveredMs: after[i] ?? Infinity, stored }];
       }),
@@ -161,6 +168,21 @@ export class FaultHouse implements AsyncDisposable {
       const states = await this.#statesAfterSweep();
       if (states['held'] === undefined || Date.now() > end) return states;
     }
+  }
+
+  /** Secrets, in whatever form, wherever the service leaves something; and prompts, which answers alone may repeat. */
+  async leaks(): Promise<string[]> {
+    const secrets = secretsAt(this.service, this.#tokens);
+    return [
+      ...(await findAround(new Map([...secrets, ...this.#prompts]), this.service)),
+      ...find(secrets, 'an answer', this.#answers.join('\n')),
+    ];
+  }
+
+  async #onboard(id: string): Promise<MerchantPerson> {
+    const person = await onboard(this.service, id);
+    this.#tokens.push(person.token ?? '');
+    return person;
   }
 
   #statesAfterSweep(): Promise<Record<string, number>> {
@@ -177,8 +199,7 @@ export class FaultHouse implements AsyncDisposable {
   }
 
   async #cells(how: How): Promise<Cell[]> {
-    const { service } = this;
-    const stranger = await onboard(service, `stranger-${how.replace(/\W/g, '-')}`);
+    const stranger = await this.#onboard(`stranger-${how.replace(/\W/g, '-')}`);
     const settled = this.#settled;
     const other = await storeCredential(settled, `other ${how}`);
     // Opened, and then forgotten by all but the copy that is kept for bad days.

@@ -14,6 +14,7 @@ const RECOVERY_MS_MAX = 5_000;
 
 const seen = new Map<string, Record<Case, Observed>>();
 const afterwards = new Map<Dependency, Record<string, number>>();
+const leaks = new Map<Dependency, string[]>();
 
 /** All of it is seen first, everything that can be broken in its own house and all houses at one time; then it is compared. */
 beforeAll(async () => {
@@ -24,6 +25,7 @@ async function observeAll(what: Dependency): Promise<void> {
   await using house = await FaultHouse.start(what);
   for (const how of HOWS) seen.set(`${what}/${how}`, await house.observe(how));
   afterwards.set(what, await house.statesAfterDeadline());
+  leaks.set(what, await house.leaks());
 }
 
 afterAll(() => {
@@ -58,6 +60,10 @@ describe.each(rows)('$what $how', ({ what, how, answers }) => {
 
 test.each(DEPENDENCIES)('%s: no row is held for ever', (what) => {
   expect(afterwards.get(what)?.['held']).toBeUndefined();
+});
+
+test.each(DEPENDENCIES)('%s: nothing was said or kept of a secret or a prompt', (what) => {
+  expect(leaks.get(what)).toEqual([]);
 });
 
 test('every thing has every way to fail once', () => {

@@ -2,6 +2,7 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 import { AUDIT } from './audit.ts';
 import { BEDROCK } from './bedrock.ts';
 import { CALLERS } from './callers.ts';
+import { CANARY } from './canary.ts';
 import { CHECKPOINTING } from './checkpoints.ts';
 import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
@@ -27,6 +28,7 @@ import { WEBHOOKS } from './webhooks.ts';
 /** The promises of the product and how each is broken on purpose: `npm run test:mutants`. */
 export const MUTANTS: readonly Mutant[] = [
   ...CREDENTIALS,
+  ...CANARY,
   ...CALLERS,
   ...BEDROCK,
   ...STREAMS,

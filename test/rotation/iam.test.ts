@@ -84,6 +84,9 @@ test('mode iam, and the processes are killed at every step: calls go on, and of 
     expect({ name, left }).toEqual({ name, left: { [String(json['keyHint'])]: 'active', ...notOurs } });
     expect(await call(town, one)).toBe(200);
   }
+  const made = [...users.values()].flatMap(({ arn }) => town.standIn.accessKeysOf(arn));
+  const secrets = made.map(({ accessKeyId, secretAccessKey }) => [accessKeyId, secretAccessKey] as const);
+  expect(await town.leaks(new Map(secrets))).toEqual([]);
 }, 120_000);
 
 async function moveIn(town: Town, index: number): Promise<User> {

@@ -22,6 +22,8 @@ export interface RotationOrder {
 }
 
 export interface RotationResult extends LoadResult, Books {
+  /** Secrets that were found where none may be. */
+  leaks: string[];
   rotations: number;
   rollbacks: number;
   crashes: number;
@@ -61,7 +63,8 @@ export async function runRotations(town: Town, order: RotationOrder): Promise<Ro
     await load.end();
   }
   const books = await readBooks(town, citizens, rotator.keys);
-  return { ...done, ...load.result, ...books, faults: [...faults, ...books.faults] };
+  const leaks = await town.leaks();
+  return { ...done, ...load.result, ...books, leaks, faults: [...faults, ...books.faults] };
 }
 
 async function settle({ town, keys, current }: Rotator, accountId: string, id: string): Promise<Citizen> {
@@ -84,6 +87,7 @@ export function render(result: RotationResult): string {
     ['  admitted with the one before, in its overlap', result.byOverlap],
     ['  first tries that AWS refused (made again with the other version)', result.voided],
     ['  signed by a retired version (must be 0)', result.byRetired],
+    ['secrets found in outputs, tables and the vault at AWS (must be 0)', result.leaks.length],
   ];
   return rows.map(([name, value]) => `${name.padEnd(70)} ${String(value).padStart(8)}`).join('\n');
 }
@@ -95,6 +99,7 @@ export function problemsOf(result: RotationResult): string[] {
     ...(result.byRetired === 0
       ? []
       : [`${String(result.byRetired)} requests were signed by a retired version`]),
+    ...result.leaks,
     ...result.faults,
   ];
 }

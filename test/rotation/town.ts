@@ -1,9 +1,12 @@
+import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { createOperatorKey } from '../../scripts/operator-key.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { startStandIn } from '../aws/stand-in.ts';
 import type { StandIn } from '../aws/stand-in.ts';
+import { find, findInTables, findInVault, secretOf } from '../support/canary.ts';
+import type { Canaries } from '../support/canary.ts';
 import { MerchantPerson, Person } from '../support/people.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { startServiceProcess } from '../support/process.ts';
@@ -11,6 +14,8 @@ import type { ServiceProcess } from '../support/process.ts';
 import { environmentFor, registerServiceAccount } from '../support/service-environment.ts';
 
 export const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
+/** The part of every secret that all of them share, so that looking for all is looking for one. */
+const IN_EVERY_SECRET = `town/${randomBytes(15).toString('base64')}`;
 /** Long enough for streams that begin before a rotation and end after it. Milliseconds. */
 export const OVERLAP_MS = 1_000;
 
@@ -45,6 +50,9 @@ export class Town implements AsyncDisposable {
   readonly #env: Record<string, string>;
   readonly #entry: readonly string[] | undefined;
   readonly #operatorToken: string;
+  readonly #secrets = new Map([['AWS secret', IN_EVERY_SECRET]]);
+  /** What processes wrote that are dead. */
+  readonly #outputs: string[] = [];
   #keys = 0;
 
   private constructor(parts: {
@@ -101,7 +109,8 @@ export class Town implements AsyncDisposable {
   newKey(accountId: string, more: { arn?: string; createdAtMs?: number } = {}): Key {
     this.#keys += 1;
     const accessKeyId = `AKIATOWN${String(this.#keys).padStart(12, '0')}`;
-    const key = { accessKeyId, secretAccessKey: `town/${String(this.#keys)}/`.padEnd(40, 't'), accountId };
+    const secretAccessKey = `${IN_EVERY_SECRET}/${String(this.#keys)}/`.padEnd(40, 't');
+    const key = { accessKeyId, secretAccessKey, accountId };
     this.standIn.addAccessKey({ ...key, ...more });
     return key;
   }
@@ -125,6 +134,7 @@ export class Town implements AsyncDisposable {
       apiKey: { id: string; token: string };
       credentialId: string;
     };
+    this.#secrets.set(`API token of ${id}`, secretOf(apiKey.token));
     return { id, token: apiKey.token, apiKeyId: apiKey.id, credentialId, accountId: key.accountId };
   }
 
@@ -141,6 +151,7 @@ export class Town implements AsyncDisposable {
 
   /** Puts a new process in the place of a dead one. */
   async restart(index: number): Promise<void> {
+    this.#outputs.push(this.replica(index).output());
     this.replicas[index] = await this.#start();
   }
 
@@ -151,6 +162,17 @@ export class Town implements AsyncDisposable {
       [credentialId],
     );
     return rows[0];
+  }
+
+  /** Secrets, in whatever form, in what the processes wrote, in the tables, and in what the vault at AWS was told. */
+  async leaks(more: Canaries = new Map()): Promise<string[]> {
+    const wanted: Canaries = new Map([...this.#secrets, ...more]);
+    const outputs = [...this.#outputs, ...this.replicas.map((replica) => replica.output())];
+    return [
+      ...outputs.flatMap((output) => find(wanted, 'an output', output)),
+      ...(await findInTables(wanted, this.admin)),
+      ...findInVault(wanted, this.standIn.journal),
+    ];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

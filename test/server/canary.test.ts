@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { parseToken } from '../../src/auth/token.ts';
 import { ROUTES } from '../../src/http/routes.ts';
 import type { Route } from '../../src/http/route.ts';
 import type { FaultRule } from '../aws/faults.ts';
 import { AWS } from '../support/aws-keys.ts';
+import { find, findInTables, findInVault, formsOf, secretOf } from '../support/canary.ts';
 import { movingClock } from '../support/moving-clock.ts';
 import {
   converseBody,
@@ -133,52 +133,7 @@ function onboardWithCanary(id: string, at: TestService = service): Promise<Merch
   return onboard({ ...at, standIn }, id, { awsKey: STORED });
 }
 
-/** The 43 characters that prove; the id in front of them is no secret. */
-function secretOf(token = ''): string {
-  return parseToken(token)?.secret.reveal() ?? '';
-}
-
 // The scanner -----------------------------------------------------------------------------------------------------
-
-/** The middle of a base64 text that holds the bytes at any offset: what stays the same whatever stands around them. */
-function insideBase64(bytes: Buffer): string[] {
-  return [0, 1, 2].map((shift) =>
-    Buffer.concat([Buffer.alloc(shift), bytes])
-      .toString('base64')
-      .slice(shift === 0 ? 0 : shift + 1, Math.floor(((shift + bytes.length) * 4) / 3)),
-  );
-}
-
-/** A secret in the forms in which it could travel. */
-function formsOf(secret: string | Buffer): Record<string, string[]> {
-  const bytes = Buffer.from(secret);
-  const text = bytes.toString('utf8');
-  const base64 = insideBase64(bytes);
-  return {
-    raw: [text, bytes.toString('latin1')],
-    base64,
-    base64url: base64.map((form) => form.replaceAll('+', '-').replaceAll('/', '_')),
-    hex: [bytes.toString('hex'), bytes.toString('hex').toUpperCase()],
-    url: [encodeURIComponent(text), encodeURIComponent(text).replace(/%../g, (code) => code.toLowerCase())],
-    json: [JSON.stringify(text).slice(1, -1), JSON.stringify(text).slice(1, -1).replaceAll('/', '\\/')],
-  };
-}
-
-const remembered = new Map<string | Buffer, Record<string, string[]>>();
-
-function rememberedForms(secret: string | Buffer): Record<string, string[]> {
-  const forms = remembered.get(secret) ?? formsOf(secret);
-  remembered.set(secret, forms);
-  return forms;
-}
-
-function find(wanted: ReadonlyMap<string, string | Buffer>, where: string, text: string): string[] {
-  return [...wanted].flatMap(([name, secret]) =>
-    Object.entries(rememberedForms(secret))
-      .filter(([, forms]) => forms.some((form) => text.includes(form)))
-      .map(([form]) => `${name} as ${form} in ${where}`),
-  );
-}
 
 const withPrompt = () => new Map(secrets).set('prompt', PROMPT);
 
@@ -187,23 +142,8 @@ async function expectNothingLeaked(): Promise<void> {
   expect(answers.flatMap(({ from, text }) => find(secrets, from, text))).toEqual([]);
   const wanted = withPrompt();
   expect(find(wanted, 'the log', service.logLines.join('\n'))).toEqual([]);
-  expect(await findInTables(wanted)).toEqual([]);
-  // Not even AWS is told in the clear what it is to keep.
-  const vault = service.standIn.journal.filter(({ service: name }) => /^(kms|secretsmanager)$/.test(name));
-  const bodies = vault.map((entry) => Buffer.from(entry.bodyBase64, 'base64').toString('latin1'));
-  expect(bodies.flatMap((body) => find(wanted, 'the vault at AWS', body))).toEqual([]);
-}
-
-async function findInTables(wanted: ReadonlyMap<string, string | Buffer>): Promise<string[]> {
-  const { rows: tables } = await admin.query<{ name: string }>(
-    `SELECT relname AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'`,
-  );
-  const found: string[] = [];
-  for (const { name } of tables) {
-    const { rows } = await admin.query<{ row: string }>(`SELECT t::text AS row FROM "${name}" t`);
-    found.push(...find(wanted, `table ${name}`, rows.map(({ row }) => row).join('\n')));
-  }
-  return found;
+  expect(await findInTables(wanted, admin)).toEqual([]);
+  expect(findInVault(wanted, service.standIn.journal)).toEqual([]);
 }
 
 function findInFolder(folder: string): string[] {

@@ -136,6 +136,13 @@ export const ROLES: readonly Mutant[] = [
     test: 'test/unit/per-merchant.test.ts',
   },
   {
+    name: 'One way in is enough for a role to be unsafe, whatever AWS left unanswered.',
+    file: 'src/credentials/role-proof.ts',
+    find: 'if (lax.length === 0 && unanswered !== undefined)',
+    replace: 'if (unanswered !== undefined)',
+    test: 'test/server/roles.test.ts',
+  },
+  {
     name: "A merchant's proofs of roles do not spend what the service may ask AWS for all.",
     file: 'src/credentials/role-proof.ts',
     find: 'return this.#running.run(of.merchantId, () => this.#prove(of, role), tooMany);',

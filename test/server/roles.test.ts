@@ -381,6 +381,18 @@ describe('a role that is not proven is never used', () => {
     }
   });
 
+  test('what AWS let in is unsafe, although it did not answer the other questions', async () => {
+    const { id, externalId } = await newRole();
+    const arn = makeRole({
+      admits: (asked) => {
+        if (asked.externalId === externalId || asked.externalId === null) return true;
+        throw new AwsError('Throttling', 'not now', { status: 400 });
+      },
+    });
+    expect(await activate(id, arn)).toMatchObject({ status: 409, json: { code: 'credential.unsafe' } });
+    expect((await merchant.get(`/credentials/${id}`)).json).toMatchObject({ state: 'unsafe', version: 0 });
+  });
+
   test('a role that turns lax later is found by its test, and stops at once', async () => {
     const { id, roleArn, externalId } = await activeRole();
     expect(await call(id)).toMatchObject({ status: 200 });

@@ -1,7 +1,5 @@
-import { ServiceError } from '../domain/errors.ts';
 import type { ModelFamily } from './model-families.ts';
 import { InputMedia } from './model-request-media.ts';
-import { DEPTH_MAX } from './model-request-json.ts';
 import { plainName } from './model-request-output.ts';
 import { asObject } from './token-counts.ts';
 import type { Json } from './token-counts.ts';
@@ -54,38 +52,30 @@ export function inputTokensOf(json: Json, bytes: number, family: ModelFamily, ce
   return Math.min(UNBOUNDED_INPUT, text + template + tools + media.images * family.imageTokens);
 }
 
-/**
- * @param plain whether all of the text is ASCII and no character is written as an escape, so that nothing can grow
- * @throws ServiceError request.too_complex
- */
+/** @param plain whether all of the text is ASCII and no character is written as an escape, so that nothing can grow */
 export function censusOf(json: Json, plain: boolean): Census {
   const census = { members: 0, values: 0, numbers: 0, growth: 0 };
-  count(json, census, plain, 0);
+  count(json, census, plain);
   return census;
 }
 
-function count(value: unknown, census: Census, plain: boolean, depth: number): void {
+function count(value: unknown, census: Census, plain: boolean): void {
   census.values += 1;
   if (typeof value === 'string') {
     if (!plain) census.growth += growthOf(value);
   } else if (typeof value === 'number') {
     census.numbers += 1;
   } else if (typeof value === 'object' && value !== null) {
-    if (depth >= DEPTH_MAX)
-      throw new ServiceError(
-        'request.too_complex',
-        `The body is nested more than ${String(DEPTH_MAX)} levels deep.`,
-      );
-    if (Array.isArray(value)) for (const element of value) count(element, census, plain, depth + 1);
-    else countMembers(value as Json, census, plain, depth);
+    if (Array.isArray(value)) for (const element of value) count(element, census, plain);
+    else countMembers(value as Json, census, plain);
   }
 }
 
-function countMembers(object: Json, census: Census, plain: boolean, depth: number): void {
+function countMembers(object: Json, census: Census, plain: boolean): void {
   for (const key of Object.keys(object)) {
     census.members += 1;
     if (!plain) census.growth += growthOf(key);
-    count(object[key], census, plain, depth + 1);
+    count(object[key], census, plain);
   }
 }
 

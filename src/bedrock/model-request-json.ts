@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { isUtf8 } from 'node:buffer';
 import { ServiceError } from '../domain/errors.ts';
+import { refuseComplexity } from '../domain/json-complexity.ts';
 import { asObject } from './token-counts.ts';
 import type { Json } from './token-counts.ts';
 
@@ -10,8 +11,11 @@ export interface Edit {
   value: unknown;
 }
 
-/** Deeper than any tool schema; AWS's own parser gives up at 1,000. Keeps every recursive walk within the stack. */
-export const DEPTH_MAX = 256;
+/**
+ * Deeper than any tool schema, and within the stack of every recursive walk; AWS's own parser gives up at 1,000. More members than a conversation
+ * that fills the largest context has, and few enough to be parsed in some 50 ms.
+ */
+const COMPLEXITY = { depthMax: 256, membersMax: 200_000 };
 
 /** Those that may not be written again as they were: fractions, exponents, more than 15 digits, minus zero. Linear: 16 digits end a try. */
 const ODD_NUMBER = /-?\d{16,}[\d.eE+-]*|-?\d+[.eE][\d.eE+-]*|-0/g;
@@ -22,10 +26,11 @@ const COLON = 0x3a;
 
 /**
  * The text of a body and what it says. Of members that are there twice the last one counts, as in JSON.parse.
- * @throws ServiceError request.malformed_json that never repeats what was sent
+ * @throws ServiceError request.malformed_json | request.too_complex, and nothing was built; neither repeats what was sent
  */
 export function parseBody(body: Uint8Array): { text: string; json: Json } {
   if (!isUtf8(body)) throw malformed('The body is not JSON: invalid UTF-8.');
+  refuseComplexity(body, COMPLEXITY);
   const text = textOf(body);
   let json: Json | undefined;
   try {

@@ -85,7 +85,7 @@ export class ModelRequest {
 
   /**
    * @param modelId of the foundation model, without the prefix of an inference profile; '' where it is not known
-   * @throws ServiceError request.malformed_json when the body is not a JSON object | request.too_complex beyond 256 levels
+   * @throws ServiceError request.malformed_json when the body is not a JSON object | request.too_complex
    */
   static read(operation: Operation, modelId: string, body: Uint8Array): ModelRequest {
     return new ModelRequest(body, factsOf(operation, modelId, body));

@@ -45,6 +45,13 @@ export const HARDENING: readonly Mutant[] = [
     test: 'test/unit/batcher.test.ts',
   },
   {
+    name: 'What a body is made of is bounded before it is parsed, also on AWS-shaped routes.',
+    file: 'src/bedrock/model-request-json.ts',
+    find: '  refuseComplexity(body, COMPLEXITY);',
+    replace: '',
+    test: 'test/unit/model-request.test.ts',
+  },
+  {
     name: 'A burst of tokens spends no more queries than the budget has.',
     file: BUDGET,
     find: 'while (this.#fall(entry) + entry.pending > max - 1) {',

@@ -495,6 +495,15 @@ test('bodies that are nested beyond reason are refused, however deep', () => {
   );
 });
 
+test('bodies of more members than any conversation are refused before anything is built', () => {
+  const list = (members: number) => `{"a":[${'[],'.repeat(members - 2)}[]]}`;
+  expect(codeOf(() => invoke(CLAUDE, list(200_000)))).toBe('ok');
+  expect(codeOf(() => invoke(CLAUDE, list(200_001)))).toBe('request.too_complex');
+  // Not JSON: had it been parsed first, it would be malformed.
+  expect(codeOf(() => invoke(CLAUDE, `${list(200_001)}]`))).toBe('request.too_complex');
+  expect(codeOf(() => invoke(CLAUDE, `{"a":[${'""'.repeat(500_000)}]}`))).toBe('request.malformed_json');
+});
+
 test('a view into a larger buffer is read as what it is', () => {
   const body = '{"max_tokens":5}';
   const view = new Uint8Array(bytesOf(`xx${body}yy`)).subarray(2, 2 + body.length);

@@ -1,5 +1,5 @@
 import { createReadStream, existsSync, fstatSync, readdirSync, readFileSync } from 'node:fs';
-import type { Stats } from 'node:fs';
+import type { BigIntStats } from 'node:fs';
 import { Socket } from 'node:net';
 import { isatty } from 'node:tty';
 import { nameOf } from './run.ts';
@@ -90,7 +90,9 @@ function parseJson(text: string): unknown {
 
 /** @returns undefined when there is more than a document of secrets would hold. */
 async function readAll(fd: number): Promise<Buffer | undefined> {
-  const kind = fstatSync(fd);
+  // The other fstat, without bigint, leaves its answer where realpath of Node's module loader reads it: what is imported after it saw a socket
+  // is then not found behind a symbolic link.
+  const kind = fstatSync(fd, { bigint: true });
   if (kind.isFIFO() && isOurOwn(kind))
     throw Object.assign(new Error('not given to this process'), { code: 'EBADF' });
   // Pipes and sockets may be non-blocking, which a file stream does not bear.
@@ -114,10 +116,10 @@ async function readAll(fd: number): Promise<Buffer | undefined> {
  * Node has pipes of its own, with both ends in this process. A number that nobody opened can be one of them, and reading it would wait for
  * ever. Told apart where /proc says which end a descriptor is.
  */
-function isOurOwn(pipe: Stats): boolean {
+function isOurOwn(pipe: BigIntStats): boolean {
   return descriptors().some((fd) => {
     try {
-      const { dev, ino } = fstatSync(fd);
+      const { dev, ino } = fstatSync(fd, { bigint: true });
       return dev === pipe.dev && ino === pipe.ino && isWritable(fd);
     } catch {
       return false;

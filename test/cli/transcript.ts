@@ -1,14 +1,10 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import path from 'node:path';
 import type { Writable } from 'node:stream';
-import { pathToFileURL } from 'node:url';
+import { entryOf } from '../support/transpiled.ts';
 
-const ROOT = path.join(import.meta.dirname, '../..');
-const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
 /** Without .env, so that nothing comes from the developer's own settings. */
 const ELSEWHERE = tmpdir();
 
@@ -36,7 +32,7 @@ export async function runCommand(
   options: RunOptions = {},
 ): Promise<Transcript> {
   const { env = {}, stdin, fd3, cwd = ELSEWHERE, watch } = options;
-  const child = spawn(process.execPath, ['--import', TSX, path.join(ROOT, script), ...args], {
+  const child = spawn(process.execPath, [...entryOf(script), ...args], {
     cwd,
     env: { ...env, PATH: process.env['PATH'] ?? '', TMPDIR: ELSEWHERE },
     stdio: [

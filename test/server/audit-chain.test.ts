@@ -11,6 +11,7 @@ import { Secret } from '../../src/domain/secret.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { converseBody, directFields, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
+import { entryOf } from '../support/transpiled.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -67,7 +68,7 @@ function verify(
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
+      [...entryOf('scripts/audit-verify.ts'), ...args],
       { cwd: root, env },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });

@@ -25,6 +25,7 @@ import { startReceiver } from '../support/receiver.ts';
 import { converseBody, directFields, directHeaders, onboard, operatorOf, Person } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { auditSettings } from '../support/service-environment.ts';
+import { entryOf } from '../support/transpiled.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
@@ -89,7 +90,7 @@ function verify(
   return new Promise((resolve) => {
     const child = execFile(
       process.execPath,
-      ['--import', 'tsx', path.join(root, 'scripts/audit-verify.ts'), ...args],
+      [...entryOf('scripts/audit-verify.ts'), ...args],
       { cwd: root, env: { PATH: process.env['PATH'] ?? '', DATABASE_URL: databaseUrl } },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });

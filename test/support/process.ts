@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
-import { serviceEntry } from './transpiled.ts';
+import { entryOf } from './transpiled.ts';
 
 const ROOT = path.join(import.meta.dirname, '../..');
 
@@ -23,7 +23,7 @@ export interface ServiceProcess extends AsyncDisposable {
 export async function startServiceProcess(
   env: Record<string, string>,
   args: string[] = [],
-  entry: readonly string[] = serviceEntry(),
+  entry: readonly string[] = entryOf('src/main.ts'),
 ): Promise<ServiceProcess> {
   const child = spawn(process.execPath, [...entry, ...args], {
     cwd: ROOT,

@@ -38,7 +38,7 @@ const REFUSALS: Record<Kind, readonly string[]> = {
 
 let service: TestService;
 let urls: string[];
-/** What those of them wrote that are processes of their own. */
+/** What the services wrote, but for the test's own. */
 let outputs: (() => string)[] = [];
 const closers: AsyncDisposable[] = [];
 
@@ -52,6 +52,11 @@ beforeAll(async () => {
   } else {
     const two = await Promise.all([1, 2].map(() => startReplica(service)));
     closers.push(...two);
+    outputs = two.map(
+      ({ logLines }) =>
+        () =>
+          logLines.join('\n'),
+    );
     urls = [service.url, ...two.map(({ url }) => url)];
   }
 });

@@ -61,6 +61,7 @@ async function testOfSilence(totalMs: number, parts: Partial<PermissionTestParts
     probes,
     cell: new PermissionCell({ probes, models: { getModel: never }, runtime }),
     audit: { append: () => Promise.resolve() },
+    rights: { ended: () => Promise.resolve(new Map()) },
     totalMs,
     ...parts,
   });

@@ -51,6 +51,8 @@ interface Survey {
   broken: Finding | undefined;
   signal: AbortSignal;
   mayAsk: MayAsk;
+  /** With what `mayAsk` threw, to whomever. */
+  ended: AbortSignal;
   gate: AtMost;
 }
 
@@ -104,7 +106,7 @@ export class PermissionTest {
     const regions = ask.regions.length === 0 ? [home.region] : [...new Set(ask.regions)];
     const who = await unlessAborted(signal, this.#whoIs(home), nobodyKnown(home));
     const gate = new AtMost(CELLS_AT_A_TIME);
-    const about = { models, home, broken: who.broken, signal, mayAsk, gate };
+    const about = { models, home, broken: who.broken, signal, mayAsk, ended: ended.signal, gate };
     const surveys = await Promise.all(regions.map((region) => this.#region(ask, region, about)));
     // Whoever it was that asked and was refused, and whatever was made of it.
     ended.signal.throwIfAborted();
@@ -173,6 +175,7 @@ export class PermissionTest {
     const resolved = await unlessAborted(signal, this.#inRegion(ask, about, region), OUT_OF_TIME);
     if ('verdict' in resolved) return { checks: [], cells: same(resolved), standings: [] };
     if (!signal.aborted) await unlessAborted(signal, mayAsk(), undefined);
+    about.ended.throwIfAborted();
     const { listings, broken, checks } = await this.#survey(resolved, signal);
     if (broken !== undefined) return { checks, cells: same(broken), standings: [] };
     const known = models.map((model) => ({ model, standing: standingOf(model, resolved, listings) }));

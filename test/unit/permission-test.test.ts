@@ -135,7 +135,10 @@ describe('before each question the right to ask is asked for', () => {
   const unanswered = () => new ServiceError('upstream.unreachable', 'no answer');
 
   /** @param ended the database's answer to the question with this number, from 0. */
-  async function asks(ended: (question: number) => Promise<Map<number, EndedBy>>) {
+  async function asks(
+    ended: (question: number) => Promise<Map<number, EndedBy>>,
+    regions: readonly string[] = [],
+  ) {
     const asked: string[] = [];
     const says =
       <T>(what: string, answer: () => T | Promise<T>) =>
@@ -153,7 +156,12 @@ describe('before each question the right to ask is asked for', () => {
     const runtime = new RuntimeProbes({ runtime: { send }, gateway: { call: says<never>('paid', lost) } });
     let questions = 0;
     const tests = new PermissionTest({
-      resolver: { resolve: () => Promise.resolve(resolved) },
+      resolver: {
+        resolve: async ({ requestedRegion: region = resolved.region, mayAsk }) => {
+          if (region !== resolved.region) await mayAsk?.(resolved);
+          return { ...resolved, region };
+        },
+      },
       identity: { checkCredential: says('identity', () => ({ accountId: '111122223333', arn: 'arn:x' })) },
       probes,
       cell: new PermissionCell({ probes, models: { getModel: lost }, runtime }),
@@ -161,7 +169,7 @@ describe('before each question the right to ask is asked for', () => {
       rights: { ended: () => ended(questions++) },
       totalMs: 10_000,
     });
-    const outcome = await tests.run({ ...ask('m'), models: [HAIKU] }).then(
+    const outcome = await tests.run({ ...ask('m'), models: [HAIKU], regions }).then(
       () => 'a report',
       (error: unknown) => (error as ServiceError).code,
     );
@@ -188,6 +196,16 @@ describe('before each question the right to ask is asked for', () => {
     const away = () => Promise.reject(new ServiceError('ledger.unavailable', 'x'));
     const found = await asks((question) => (question < 6 ? Promise.resolve(HELD) : away()));
     expect(found).toEqual(['ledger.unavailable', ...STEPS.slice(0, 6)]);
+  });
+
+  test.each([1, 2])('refused at question %i of two regions, whichever asked it', async (at) => {
+    const refused = new Map([[0, 'credential']] as const);
+    const found = await asks(
+      (question) => Promise.resolve(question === at ? refused : HELD),
+      ['us-east-1', 'eu-west-1'],
+    );
+    expect(found[0]).toBe('credential.not_usable');
+    expect(found).not.toContain('invoke');
   });
 
   test('a right that holds ends nothing', async () => {

@@ -684,10 +684,9 @@ describe('what a process that died has left is gone on with', () => {
     await setStatus('suspended');
     service.standIn.forget();
     await due();
-    await until('it was tried', () =>
-      Promise.resolve(
-        service.logLines.some((line) => line.includes(credentialId) && line.includes('merchant.not_active')),
-      ),
+    const told = () => service.logLines.filter((line) => line.includes(credentialId));
+    await until('somebody looked at it', () =>
+      Promise.resolve(told().some((line) => /merchant\.not_active|rotation resumed/.test(line))),
     );
     expect((await versionsOf(merchant))[1]).toMatchObject({ state: 'pending', shredded: false });
     expect(service.standIn.journal).toEqual([]);

@@ -25,11 +25,11 @@ type Parts = PaidCallParts &
 export function buildCalls(config: Config, base: Base, parts: Parts) {
   const { endpointBedrock, enabledRegions, privateEndpoints: privateNames } = config;
   const { models, runtime } = parts;
-  const { gateway, watch } = buildGateway(config, base, parts);
+  const { gateway, rights, watch } = buildGateway(config, base, parts);
   const probes = new BedrockProbes({ ...LIMITS, endpoint: endpointBedrock, privateNames });
   const cell = new PermissionCell({ probes, models, runtime: new RuntimeProbes({ runtime, gateway }) });
   const tested = { ...parts, probes };
-  const permissionTest = new PermissionTest({ ...tested, cell, totalMs: TEST_MS });
+  const permissionTest = new PermissionTest({ ...tested, cell, rights, totalMs: TEST_MS });
   const environmentTest = new EnvironmentTest({
     ...tested,
     regions: enabledRegions,

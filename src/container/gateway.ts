@@ -24,7 +24,7 @@ export function buildGateway(config: Config, { clock, database, logger }: Base, 
   });
   const admission = new Admission({ ...config, ...parts, rights });
   const queue = buildFairQueue(config);
-  return { watch, gateway: new Gateway({ ...parts, admission, queue, watch }, config) };
+  return { rights, watch, gateway: new Gateway({ ...parts, admission, queue, watch }, config) };
 }
 
 function buildFairQueue(config: Config): FairQueue {

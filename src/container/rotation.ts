@@ -1,8 +1,8 @@
 import type { Config } from '../config/settings.ts';
 import type { OpenedCache } from '../credentials/opened-cache.ts';
-import type { IamKeys } from '../credentials/iam-keys.ts';
 import { RotationKeyStore } from '../credentials/rotation-key-store.ts';
 import { RotationKeys } from '../credentials/rotation-keys.ts';
+import type { RotationKeysParts } from '../credentials/rotation-keys.ts';
 import { RotationSteps } from '../credentials/rotation-steps.ts';
 import type { RotationStepsParts } from '../credentials/rotation-steps.ts';
 import { RotationStore } from '../credentials/rotation-store.ts';
@@ -19,7 +19,7 @@ export function buildRotation(
     opened,
     iamKeys,
     ...parts
-  }: Omit<RotationStepsParts, 'store'> & { opened: OpenedCache; iamKeys: IamKeys },
+  }: Omit<RotationStepsParts, 'store'> & Omit<RotationKeysParts, 'store'> & { opened: OpenedCache },
 ) {
   const store = new RotationStore(database, {
     overlapMs: config.rotationOverlapMs,

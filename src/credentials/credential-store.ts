@@ -1,4 +1,5 @@
-import type { Actor, AuditEntry } from '../domain/audit.ts';
+import { askingAws } from '../domain/audit.ts';
+import type { Actor, AskedAbout, AuditEntry } from '../domain/audit.ts';
 import type { CredentialKind, CredentialState } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import type { Credential as Row } from '../generated/prisma/client.ts';
@@ -6,7 +7,7 @@ import { appendAudit } from '../persistence/audit.ts';
 import type { Database, Tx } from '../persistence/database.ts';
 import { assertActive, notFound } from './credential-state.ts';
 import { claimSecret, leaveSecrets } from './leftover-store.ts';
-import { openableVersion, stateOf } from './openable-version-store.ts';
+import { assertUsable, openableVersion, stateOf } from './openable-version-store.ts';
 import type { SealedVersion } from './secret-vault.ts';
 import type { CurrentVersion, StoredCredential, TestResult } from './stored-credential.ts';
 
@@ -140,7 +141,8 @@ export class CredentialStore {
 
   /**
    * Writes that a secret is about to be opened, and gives out the wrapped key only with that record committed.
-   * @throws ServiceError credential.not_found, or credential.not_usable when it is not active, or the version neither current nor in its overlap.
+   * @throws ServiceError credential.not_found, or credential.not_usable when it is not active, or the version neither current nor in its
+   *   overlap; merchant.not_active.
    */
   recordOpening(
     merchantId: MerchantId,
@@ -167,6 +169,22 @@ export class CredentialStore {
     return this.inTransaction(merchantId, async (tx) => {
       await appendAudit(tx, merchantId, entry(actor, 'credential.used_stale', credentialId, { version }));
       await openableVersion(merchantId, tx, credentialId, version);
+    });
+  }
+
+  /**
+   * Writes that AWS is about to be asked something with a credential, by the service itself: what was opened before is no leave to use it.
+   * @throws ServiceError merchant.not_active | credential.not_found | credential.not_usable: then nothing may be asked, and nothing is written.
+   */
+  recordAsking(
+    merchantId: MerchantId,
+    actor: Actor,
+    credentialId: CredentialId,
+    about: AskedAbout,
+  ): Promise<void> {
+    return this.inTransaction(merchantId, async (tx) => {
+      await appendAudit(tx, merchantId, askingAws(actor, about, { source: 'stored', credentialId }));
+      await assertUsable(merchantId, tx, credentialId);
     });
   }
 

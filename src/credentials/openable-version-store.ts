@@ -22,14 +22,37 @@ export async function stateOf(merchantId: MerchantId, tx: Tx, id: CredentialId):
   return row.state as CredentialState;
 }
 
-/** @throws ServiceError credential.not_found | credential.not_usable */
+/** Nothing of a merchant that was stopped is opened, by whoever asks: also what the service does by itself waits. @throws ServiceError merchant.not_active */
+export async function assertMerchantActive(merchantId: MerchantId, tx: Tx): Promise<void> {
+  const active = await tx.merchant.count({ where: { id: merchantId, status: 'active' } });
+  if (active === 1) return;
+  throw new ServiceError(
+    'merchant.not_active',
+    'This merchant is suspended or closed: nothing is done with its credentials. An operator can say why.',
+  );
+}
+
+/**
+ * In a transaction that has the merchant's audit head, so that neither changes before it is committed.
+ * @throws ServiceError merchant.not_active | credential.not_found | credential.not_usable
+ */
+export async function assertUsable(
+  merchantId: MerchantId,
+  tx: Tx,
+  credentialId: CredentialId,
+): Promise<void> {
+  await assertMerchantActive(merchantId, tx);
+  assertActive(await stateOf(merchantId, tx, credentialId));
+}
+
+/** @throws ServiceError as `assertUsable`, for the version as well */
 export async function openableVersion(
   merchantId: MerchantId,
   tx: Tx,
   credentialId: CredentialId,
   version: number,
 ): Promise<SealedVersion> {
-  assertActive(await stateOf(merchantId, tx, credentialId));
+  await assertUsable(merchantId, tx, credentialId);
   // The same rule as in ledger_hold: whoever is admitted may open, and nobody else.
   const [row] = await tx.$queryRaw<OpenableRow[]>`
     SELECT wrapped_key, kms_key_arn, secret_name, secret_version_id FROM credential_versions

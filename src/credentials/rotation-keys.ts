@@ -15,7 +15,7 @@ import type { Vault } from './vault.ts';
 export interface RotationKeysParts {
   store: RotationKeyStore;
   credentials: Pick<CredentialStore, 'get'>;
-  vault: Pick<Vault, 'open'>;
+  vault: Pick<Vault, 'open' | 'recordAsking'>;
   iamKeys: IamKeys;
 }
 
@@ -44,7 +44,7 @@ export function assertMayMakeKeys({ kind, state }: Pick<StoredCredential, 'kind'
 /**
  * The keys at IAM of rotations that make their own: before one is made there is exactly one, and the one that is not needed any more is
  * deactivated first, where a person can still undo it, and deleted after a grace. Signed by the credential's current version, always, and
- * never by one that somebody froze.
+ * never by one that somebody froze, nor for a merchant that is suspended. IAM is asked nothing before the record of it is committed.
  */
 export class RotationKeys {
   readonly #parts: RotationKeysParts;
@@ -57,7 +57,7 @@ export class RotationKeys {
    * Makes the key of a rotation that has begun. That it is asked for is written down before, and which it is after: whoever finds the
    * rotation without its process knows what to look for.
    * @throws ServiceError credential.refused_by_aws, `refusal: key-limit`, for a second key that is not ours | rotation.failed when the
-   *   rotation was given up meanwhile | as IamKeys and Vault.open
+   *   rotation was given up meanwhile | as IamKeys, Vault.recordAsking and Vault.open
    */
   async make(actor: Actor, name: RotationName): Promise<AccessKey> {
     const { credentials, iamKeys, store } = this.#parts;
@@ -76,7 +76,7 @@ export class RotationKeys {
 
   /**
    * Goes on with the key that a rotation left over: the one it replaced, or the one that never came into force.
-   * @throws ServiceError as IamKeys and Vault.open, or while it cannot be said which key is meant: to be tried again.
+   * @throws ServiceError as IamKeys, Vault.recordAsking and Vault.open, or while it cannot be said which key is meant: to be tried again.
    */
   async clean(actor: Actor, due: DueRotation): Promise<void> {
     const { credentials, iamKeys, store } = this.#parts;
@@ -127,7 +127,9 @@ export class RotationKeys {
 
   async #ownerOf(actor: Actor, { merchantId }: RotationName, stored: StoredCredential): Promise<KeyOwner> {
     assertMayMakeKeys(stored);
-    const credential = await this.#parts.vault.open(actor, merchantId, stored.id, stored.version);
+    const { vault } = this.#parts;
+    await vault.recordAsking(actor, merchantId, stored.id, 'keys');
+    const credential = await vault.open(actor, merchantId, stored.id, stored.version);
     if (credential.kind === 'access-key') return { accessKey: credential, principalArn: stored.principalArn };
     throw new ServiceError('internal', 'What was opened is of another kind than its record says.');
   }

@@ -35,6 +35,11 @@ export function isFinal(error: unknown): error is ServiceError {
   return error instanceof ServiceError && FINAL.has(error.code);
 }
 
+/** A suspended merchant's rotation waits until it is active again, however long that is. */
+export function isParked(error: unknown): boolean {
+  return error instanceof ServiceError && error.code === 'merchant.not_active';
+}
+
 /** A key that was made a moment ago is not known everywhere for some seconds. */
 export function isUnknownKey(error: unknown): boolean {
   return error instanceof ServiceError && error.options.extra?.['refusal'] === 'unknown-key';
@@ -55,7 +60,7 @@ export class RotationSteps {
    * Opens the pending version as a call would, asks AWS whose it is and what it may, and puts it in force.
    * @returns `promoted`, or how the rotation stands when somebody else was faster.
    * @throws ServiceError credential.refused_by_aws | rotation.account_changed | rotation.failed | credential.unreadable | vault.unavailable |
-   *   upstream.unreachable | ledger.unavailable. The version before is in force then.
+   *   upstream.unreachable | merchant.not_active | ledger.unavailable. The version before is in force then.
    */
   async prove(actor: Actor, name: RotationName): Promise<RotationState | 'promoted'> {
     const { store, credentials, secrets, vault } = this.#parts;

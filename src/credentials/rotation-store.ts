@@ -4,6 +4,7 @@ import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database } from '../persistence/database.ts';
+import { assertMerchantActive } from './openable-version-store.ts';
 import type {
   BeginAnswer,
   DueRotation,
@@ -74,7 +75,10 @@ export class RotationStore {
     );
   }
 
-  /** Writes that the pending version is about to be opened, and gives out its wrapped key with that committed; undefined when there is none. */
+  /**
+   * Writes that the pending version is about to be opened, and gives out its wrapped key with that committed; undefined when there is none.
+   * @throws ServiceError merchant.not_active
+   */
   openPending(actor: Actor, name: RotationName): Promise<SealedVersion | undefined> {
     const { merchantId, credentialId, version } = name;
     return this.#database.asTenant(merchantId, async (tx) => {
@@ -90,6 +94,7 @@ export class RotationStore {
         requestId: actor.requestId,
         body: { version },
       });
+      await assertMerchantActive(merchantId, tx);
       const { kmsKeyArn, secretName, secretVersionId } = row;
       return { wrappedKey: Buffer.from(row.wrappedKey), kmsKeyArn, secretName, secretVersionId };
     });

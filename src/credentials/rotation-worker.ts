@@ -4,7 +4,7 @@ import { reasonOf } from './aws-failure.ts';
 import type { OpenedCache } from './opened-cache.ts';
 import type { RotationKeys } from './rotation-keys.ts';
 import type { DueRotation, RotationChange, RotationName } from './rotation-state.ts';
-import { isFinal, isUnknownKey } from './rotation-steps.ts';
+import { isFinal, isParked, isUnknownKey } from './rotation-steps.ts';
 import type { RotationSteps } from './rotation-steps.ts';
 import type { RotationStore } from './rotation-store.ts';
 import type { Vault } from './vault.ts';
@@ -130,6 +130,7 @@ export class RotationWorker implements AsyncDisposable {
       return await steps.prove(ACTOR, due);
     } catch (error) {
       const final = isFinal(error) && !(due.mode === 'iam' && isUnknownKey(error));
+      if (isParked(error)) throw error;
       if (!final && !due.overdue) throw error;
       const reason = final ? reasonOf(error) : 'timed-out';
       await store.fail(ACTOR, due, reason);

@@ -1,4 +1,4 @@
-import type { Actor } from '../domain/audit.ts';
+import type { Actor, AskedAbout } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { StoredMaterial } from '../domain/credential.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
@@ -10,7 +10,7 @@ import type { SecretPlace, SecretVault } from './secret-vault.ts';
 import type { CurrentVersion } from './stored-credential.ts';
 
 export interface VaultParts {
-  store: Pick<CredentialStore, 'current' | 'recordOpening' | 'recordStaleUse'>;
+  store: Pick<CredentialStore, 'current' | 'recordAsking' | 'recordOpening' | 'recordStaleUse'>;
   secrets: Pick<SecretVault, 'open'>;
   opened: OpenedCache;
   roleSessions: Pick<RoleSessions, 'evict'>;
@@ -53,7 +53,8 @@ export class Vault {
   /**
    * Opens one version for use, which `current` named in the same request.
    * Never falls back: a credential that is missing, replaced or unreadable is an error.
-   * @throws ServiceError credential.not_found | credential.not_usable | credential.unreadable | vault.unavailable | ledger.unavailable
+   * @throws ServiceError merchant.not_active | credential.not_found | credential.not_usable | credential.unreadable | vault.unavailable |
+   *   ledger.unavailable
    * Cost: nothing while cached (5 minutes, 1 unused); else one transaction, one KMS Decrypt and one Secrets Manager read. While those do not
    * answer, what was opened in the last 20 minutes serves, at the cost of a transaction that records each use.
    */
@@ -63,6 +64,19 @@ export class Vault {
       open: () => this.reopen(actor, merchantId, credentialId, version),
       recordStaleUse: () => this.#parts.store.recordStaleUse(merchantId, actor, credentialId, version),
     });
+  }
+
+  /**
+   * For what the service asks AWS by itself with what it opens: call this before, each time. What is remembered says nothing of today.
+   * @throws ServiceError merchant.not_active | credential.not_found | credential.not_usable | ledger.unavailable. Cost: one transaction.
+   */
+  recordAsking(
+    actor: Actor,
+    merchantId: MerchantId,
+    credentialId: CredentialId,
+    about: AskedAbout,
+  ): Promise<void> {
+    return this.#parts.store.recordAsking(merchantId, actor, credentialId, about);
   }
 
   /** Whether `open` would ask nobody. */

@@ -76,8 +76,8 @@ export interface AuditTrail {
   append(merchantId: MerchantId, entry: AuditEntry): Promise<void>;
 }
 
-/** Whose a credential is; a session of a role, or whether it lets us in; what a model is; how many tokens a prompt has. */
-export type AskedAbout = 'identity' | 'role' | 'model' | 'tokens';
+/** Whose a credential is; a session of a role, or whether it lets us in; what a model is; how many tokens a prompt has; model invocation logs; the access keys of an IAM user. */
+export type AskedAbout = 'identity' | 'role' | 'model' | 'tokens' | 'logs' | 'keys';
 
 /** The record of a question to AWS that is no paid call: append it, then ask. */
 export function askingAws(

@@ -15,6 +15,7 @@ import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
 import type { ModelsBehind } from './models-behind.ts';
 import { bodyHashOf, idempotencyKeyOf, keyHashOf } from './idempotency.ts';
+import { assertHeld } from './held-right.ts';
 import type { PaidCall } from './paid-call.ts';
 import type { Sharpen, Sharpening } from './sharpen.ts';
 
@@ -106,7 +107,7 @@ export class Admission {
     const endUser = endUserOf(paid);
     // Before AWS is asked anything with what is only remembered, the database is asked: nothing at all begins with what was revoked.
     const mayAsk = (right: Pick<ResolvedCredential, 'source' | 'credentialId'>) =>
-      this.#assertHeld(rightOf(paid, right));
+      assertHeld(this.#parts.rights, rightOf(paid, right));
     const resolved = await resolver.resolve({ ...paid, mayAsk });
     assertModelInScope(model, resolved);
     const reached = await this.#parts.modelsBehind.reached(paid, model, resolved, () => mayAsk(resolved));
@@ -128,12 +129,6 @@ export class Admission {
       await call.resolve({ state: 'void', reason: 'never sent', upstream: {} });
       throw error;
     }
-  }
-
-  /** @throws ServiceError as the admission of a call with this right; ledger.unavailable when nobody can say. */
-  async #assertHeld(right: Right): Promise<void> {
-    const verdict = (await this.#parts.rights.ended([right])).get(0);
-    if (verdict !== undefined) throw refusalOf({ verdict });
   }
 
   /** Opens a call; one that a limit refused is tried once more if its bound can be made smaller. Nothing was held by the first try. */

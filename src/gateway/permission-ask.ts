@@ -58,4 +58,6 @@ export interface CellAsk {
   standing: Standing;
   /** Ends the whole test. */
   signal: AbortSignal;
+  /** To be called before AWS is asked anything. @throws what `signal` ends with when the right to ask has ended, or nobody can say */
+  mayAsk: () => Promise<void>;
 }

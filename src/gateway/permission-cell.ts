@@ -17,6 +17,7 @@ import type { Check, Finding } from '../bedrock/verdicts.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { Cell, CellAsk } from './permission-ask.ts';
 import type { RuntimeProbes } from './runtime-probes.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 export interface CellParts {
   probes: BedrockProbes;
@@ -36,10 +37,11 @@ export class PermissionCell {
   }
 
   async test(asked: CellAsk): Promise<Cell> {
-    const { ask, model, resolved, standing, signal } = asked;
+    const { model, resolved, standing, signal, mayAsk, ask } = asked;
     const checks: Check[] = [];
     let finding = standing.finding ?? UNDECIDED;
     for (const step of standing.finding === undefined ? this.#steps(asked) : []) {
+      if (!signal.aborted) await unlessAborted(signal, mayAsk(), undefined);
       if (signal.aborted) {
         finding = finding === UNDECIDED ? OUT_OF_TIME : finding;
         break;

@@ -7,11 +7,14 @@ import type { BedrockProbes } from '../bedrock/probes-aws.ts';
 import { brokenCredential } from '../bedrock/verdicts.ts';
 import type { Check, Finding } from '../bedrock/verdicts.ts';
 import type { IdentityCheck } from '../credentials/identity.ts';
-import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { CredentialResolver, ResolveRequest } from '../credentials/resolve.ts';
 import type { AwsIdentity, ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
+import type { RightsStore } from '../ledger/rights-store.ts';
 import { PerMerchant } from '../memory/per-merchant.ts';
+import { rightOf } from './admission.ts';
 import { AtMost } from './at-most.ts';
+import { assertHeld } from './held-right.ts';
 import type { Cell, PermissionAsk, PermissionReport } from './permission-ask.ts';
 import { checkOf, OUT_OF_TIME } from './permission-cell.ts';
 import type { PermissionCell } from './permission-cell.ts';
@@ -25,6 +28,7 @@ export interface PermissionTestParts {
   probes: BedrockProbes;
   cell: Pick<PermissionCell, 'test'>;
   audit: Pick<AuditStore, 'append'>;
+  rights: Pick<RightsStore, 'ended'>;
   /** For the whole test, from its beginning; what is not known by then is said to be so. Milliseconds. */
   totalMs: number;
 }
@@ -34,6 +38,8 @@ const CELLS_AT_A_TIME = 8;
 /** Tests of one merchant at a time: a test is up to some hundred questions, within quotas that its calls need too. */
 const TESTS_PER_MERCHANT = 2;
 
+/** Asked before each question to AWS. @throws when the right to ask has ended, or nobody can say: then the test ends with that. */
+type MayAsk = NonNullable<ResolveRequest['mayAsk']>;
 type RegionalCheck = Check & { region: string };
 
 /** What is asked in each region. */
@@ -44,6 +50,9 @@ interface Survey {
   /** What is wrong with the credential wherever it is used. */
   broken: Finding | undefined;
   signal: AbortSignal;
+  mayAsk: MayAsk;
+  /** With what `mayAsk` threw, to whomever. */
+  ended: AbortSignal;
   gate: AtMost;
 }
 
@@ -70,9 +79,10 @@ export class PermissionTest {
   }
 
   /**
-   * Recorded before AWS is asked anything, to open the credential included, which alone may outlast the time of the test. Free of charge but for the probe `paid`.
-   * @throws ServiceError of resolving; model.id_invalid; limit.rate_exceeded while two tests of this merchant run; ledger.unavailable. What AWS
-   *   does not answer is no error but a finding.
+   * Recorded before AWS is asked anything, to open the credential included, which alone may outlast the time of the test. Before each question the
+   * database is asked whether the right to ask still holds; once it does not, no other is asked. Free of charge but for the probe `paid`.
+   * @throws ServiceError of resolving; as the admission of a call whose right has ended; model.id_invalid; limit.rate_exceeded while two tests
+   *   of this merchant run; ledger.unavailable. What AWS does not answer is no error but a finding.
    */
   async run(ask: PermissionAsk): Promise<PermissionReport> {
     const models = [...new Set(ask.models)].map(parsed);
@@ -81,15 +91,25 @@ export class PermissionTest {
 
   async #run(ask: PermissionAsk, models: readonly ModelRef[]): Promise<PermissionReport> {
     const timeUp = AbortSignal.timeout(this.#parts.totalMs);
-    const signal = AbortSignal.any([timeUp, ask.callerGone]);
+    const ended = new AbortController();
+    const signal = AbortSignal.any([timeUp, ask.callerGone, ended.signal]);
+    const mayAsk: MayAsk = async (right) => {
+      await assertHeld(this.#parts.rights, rightOf(ask, right)).catch((error: unknown) => {
+        // Ends what is under way, too.
+        ended.abort(error);
+        throw error;
+      });
+    };
     await this.#record(ask);
-    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true, mayAsk });
+    await mayAsk(home);
     const regions = ask.regions.length === 0 ? [home.region] : [...new Set(ask.regions)];
     const who = await unlessAborted(signal, this.#whoIs(home), nobodyKnown(home));
     const gate = new AtMost(CELLS_AT_A_TIME);
-    const surveys = await Promise.all(
-      regions.map((region) => this.#region(ask, region, { models, home, broken: who.broken, signal, gate })),
-    );
+    const about = { models, home, broken: who.broken, signal, mayAsk, ended: ended.signal, gate };
+    const surveys = await Promise.all(regions.map((region) => this.#region(ask, region, about)));
+    // Whoever it was that asked and was refused, and whatever was made of it.
+    ended.signal.throwIfAborted();
     const report: PermissionReport = {
       source: home.source,
       accountId: home.accountId,
@@ -147,17 +167,22 @@ export class PermissionTest {
   }
 
   async #region(ask: PermissionAsk, region: string, about: Survey): Promise<Surveyed> {
-    const { models, gate, signal } = about;
+    const { models, home, gate, signal } = about;
+    const mayAsk = () => about.mayAsk(home);
     const same = (finding: Finding) =>
       models.map(({ id }) => ({ modelId: id, region, ...finding, checks: [] }));
     if (about.broken !== undefined) return { checks: [], cells: same(about.broken), standings: [] };
-    const resolved = await unlessAborted(signal, this.#inRegion(ask, about.home, region), OUT_OF_TIME);
+    const resolved = await unlessAborted(signal, this.#inRegion(ask, about, region), OUT_OF_TIME);
     if ('verdict' in resolved) return { checks: [], cells: same(resolved), standings: [] };
+    if (!signal.aborted) await unlessAborted(signal, mayAsk(), undefined);
+    about.ended.throwIfAborted();
     const { listings, broken, checks } = await this.#survey(resolved, signal);
     if (broken !== undefined) return { checks, cells: same(broken), standings: [] };
     const known = models.map((model) => ({ model, standing: standingOf(model, resolved, listings) }));
     const cells = await Promise.all(
-      known.map((one) => gate.run(() => this.#parts.cell.test({ ...one, ask, resolved, listings, signal }))),
+      known.map((one) =>
+        gate.run(() => this.#parts.cell.test({ ...one, ask, resolved, listings, signal, mayAsk })),
+      ),
     );
     return {
       checks,
@@ -169,12 +194,12 @@ export class PermissionTest {
   /** The credential for another region than its own, or why it cannot be used there. */
   async #inRegion(
     ask: PermissionAsk,
-    home: ResolvedCredential,
+    { home, mayAsk }: Survey,
     region: string,
   ): Promise<ResolvedCredential | Finding> {
     if (region === home.region) return home;
     try {
-      return await this.#parts.resolver.resolve({ ...ask, requestedRegion: region });
+      return await this.#parts.resolver.resolve({ ...ask, requestedRegion: region, mayAsk });
     } catch (error) {
       if (!(error instanceof ServiceError)) throw error;
       return { verdict: 'unknown', probe: 'identifier', certainty: 'none', why: error.detail };

@@ -19,7 +19,7 @@ export interface ReconcilerParts {
   unknown: Pick<UnknownStore, 'claim'>;
   ledger: Pick<Ledger, 'resolveUnknown'>;
   merchants: Pick<Merchants, 'find'>;
-  vault: Pick<Vault, 'current' | 'open'>;
+  vault: Pick<Vault, 'current' | 'open' | 'recordAsking'>;
   roleSessions: Pick<RoleSessions, 'signerOf'>;
   logGroup: LogReader;
   logBucket: LogReader;
@@ -39,6 +39,7 @@ const LOOK_UP_MS = 120_000;
 /** Clocks of AWS and of the database may differ, before; and after the longest call the record takes a while to appear. */
 const EARLIER_MS = 60_000;
 const LATER_MS = 15 * 60_000;
+const ACTOR = { subject: 'system', requestId: 'reconcile' };
 
 /**
  * Finds out what became of calls whose end nobody saw: from the merchant's own invocation logs while there is time, then by its plan's policy.
@@ -123,7 +124,10 @@ export class Reconciler implements AsyncDisposable {
     return found;
   }
 
-  /** @throws ServiceError as Vault.open and RoleSessions.signerOf; LogsUnreadable when the merchant has no credential that can read. */
+  /**
+   * Asked before each look-up: that it is made is on record, and the merchant and its credential are active.
+   * @throws ServiceError as Vault.recordAsking, Vault.open and RoleSessions.signerOf; LogsUnreadable when the merchant has no credential that can read.
+   */
   async #readerOf(
     merchantId: MerchantId,
     logs: InvocationLogs,
@@ -134,8 +138,8 @@ export class Reconciler implements AsyncDisposable {
       (await merchants.find(merchantId))?.defaultCredentialId;
     if (credentialId === undefined) throw new LogsUnreadable('no default credential');
     const { version, accountId, region } = await vault.current(merchantId, credentialId, true);
-    const actor = { subject: 'system', requestId: 'reconcile' };
-    const material = await vault.open(actor, merchantId, credentialId, version);
+    await vault.recordAsking(ACTOR, merchantId, credentialId, 'logs');
+    const material = await vault.open(ACTOR, merchantId, credentialId, version);
     const place = { merchantId, credentialId, version };
     // Sessions for calls may not read logs, and those for logs may not call.
     const { credential } = await roleSessions.signerOf(place, material, region, logPolicies(logs));

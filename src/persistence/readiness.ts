@@ -2,7 +2,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from './database.ts';
 
 /** The newest migration this code was written for. A test compares it with the folder. */
-export const SCHEMA_VERSION = '20261121203000_unsent';
+export const SCHEMA_VERSION = '20261121204000_suspended_work';
 
 const HOW_TO_MIGRATE =
   'Run: DATABASE_ADMIN_URL=postgres://… npm run migrate -- --grant-to <login of DATABASE_URL>';
@@ -11,7 +11,8 @@ interface LoginRow {
   name: string;
   superuser: boolean;
   bypass: boolean;
-  owns_tables: boolean;
+  /** A member of a role that sees, or may change, rows of every merchant. */
+  unbound: boolean;
   may_run: boolean;
 }
 
@@ -25,11 +26,11 @@ export async function assertSafeLogin(database: Database): Promise<void> {
   const [login] = await database.query<LoginRow>(Prisma.sql`
     SELECT current_user::text AS name, rolsuper AS superuser, rolbypassrls AS bypass,
       pg_has_role('merchant_bedrock_owner', 'MEMBER') OR pg_has_role('merchant_bedrock_ledger', 'MEMBER')
-        OR pg_has_role('merchant_bedrock_notary', 'MEMBER') AS owns_tables,
+        OR pg_has_role('merchant_bedrock_notary', 'MEMBER') OR pg_has_role('merchant_bedrock_ops', 'MEMBER') AS unbound,
       has_function_privilege('ledger_hold(uuid, jsonb)', 'EXECUTE') AS may_run
     FROM pg_roles WHERE rolname = current_user`);
   if (login === undefined) throw new Error('The login of DATABASE_URL has no role.');
-  if (login.superuser || login.bypass || login.owns_tables) {
+  if (login.superuser || login.bypass || login.unbound) {
     throw new Error(
       `DATABASE_URL logs in as ${login.name}, which row security does not bind (superuser, BYPASSRLS or table owner). Use a login of its own. ${HOW_TO_MIGRATE}`,
     );

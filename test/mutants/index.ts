@@ -22,6 +22,7 @@ import { SHARPENED } from './sharpen.ts';
 import { RETENTION } from './retention.ts';
 import { ROLES } from './roles.ts';
 import { STREAMS } from './streams.ts';
+import { UNASKED } from './unasked.ts';
 import { USAGE } from './usage.ts';
 import { WEBHOOKS } from './webhooks.ts';
 
@@ -52,4 +53,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...CHECKPOINTING,
   ...ROLES,
   ...ROTATING,
+  ...UNASKED,
 ];

@@ -141,8 +141,8 @@ export const PERMISSIONS: readonly Mutant[] = [
     name: 'A permission test is on record before its credential is opened.',
     file: TEST,
     find: `    await this.#record(ask);
-    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });`,
-    replace: `    const home = await this.#parts.resolver.resolve({ ...ask, anew: true });
+    const home = await this.#parts.resolver.resolve({ ...ask, anew: true, mayAsk });`,
+    replace: `    const home = await this.#parts.resolver.resolve({ ...ask, anew: true, mayAsk });
     await this.#record(ask);`,
     test: 'test/unit/permission-test.test.ts',
   },
@@ -163,8 +163,8 @@ export const PERMISSIONS: readonly Mutant[] = [
   {
     name: 'A permission test ends when its time is up.',
     file: TEST,
-    find: 'const signal = AbortSignal.any([timeUp, ask.callerGone]);',
-    replace: 'const signal = ask.callerGone;',
+    find: 'AbortSignal.any([timeUp, ask.callerGone, ended.signal])',
+    replace: 'AbortSignal.any([ask.callerGone, ended.signal])',
     test: 'test/unit/permission-test.test.ts',
   },
   {

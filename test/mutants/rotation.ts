@@ -23,7 +23,7 @@ export const ROTATING: readonly Mutant[] = [
   },
   {
     name: 'A rotation to another account needs an approval in the statement that promotes.',
-    file: MIGRATION,
+    file: 'prisma/migrations/20261121204000_suspended_work/migration.sql',
     find: 'OR c.approved_until <= at) THEN',
     replace: ') THEN',
     test: ROTATION,

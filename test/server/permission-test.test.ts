@@ -184,6 +184,19 @@ test('allowed: proven by one paid token, through the ledger', async () => {
   );
 });
 
+test('a merchant that is suspended while its test runs: what is under way ends, and nothing more is asked', async () => {
+  const stopped = await onboard(service, 'stopped');
+  service.standIn.forget();
+  const slow = service.standIn.fault({ operation: 'GetFoundationModelAvailability', delayMs: 3_000 });
+  const answer = ask({ models: [NOVA], probes: ['invalid-body', 'paid'], consent: true }, stopped);
+  while (slow.hits() === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  await withAdmin(service, (admin) =>
+    admin.query(`UPDATE merchants SET status = 'suspended' WHERE id = $1`, [stopped.merchantId]),
+  );
+  expect((await answer).json).toMatchObject({ status: 403, code: 'merchant.not_active' });
+  expect(runtimeCalls(service)).toEqual([]);
+});
+
 test('the paid probe needs consent, and keeps to the limits', async () => {
   const refused = await ask({ models: [NOVA], probes: ['paid'] });
   expect([refused.status, refused.json['code']]).toEqual([400, 'request.invalid']);

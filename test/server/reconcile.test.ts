@@ -555,3 +555,53 @@ test('two replicas and an operator at once: each call is resolved once', async (
   expect(resolved).toHaveLength(12);
   expect(await differencesOf(service, merchant.merchantId)).toEqual([]);
 });
+
+describe('before the logs of a merchant are read', () => {
+  const APPEND = 'FUNCTION audit_append(text, text, text, text, text, text, text)';
+  const asked = async (merchant: MerchantPerson) =>
+    (await auditOf(merchant)).filter(({ action }) => action === 'aws.asked');
+  const setStatus = ({ merchantId }: MerchantPerson, status: string) =>
+    withAdmin(service, (admin) =>
+      admin.query('UPDATE merchants SET status = $2 WHERE id = $1', [merchantId, status]),
+    );
+
+  test('that is on record, once for all calls that are looked for; and where it cannot be, they are not read', async () => {
+    const merchant = await newMerchant(CLOUD_WATCH);
+    await lose(merchant);
+    await lose(merchant);
+    await withAdmin(service, (admin) => admin.query(`REVOKE EXECUTE ON ${APPEND} FROM merchant_bedrock_app`));
+    try {
+      const rows = await reconcile(merchant);
+      expect(rows.map(({ state }) => state)).toEqual(['unknown', 'unknown']);
+    } finally {
+      await withAdmin(service, (admin) => admin.query(`GRANT EXECUTE ON ${APPEND} TO merchant_bedrock_app`));
+    }
+    expect(reads()).toEqual([]);
+    expect(await asked(merchant)).toEqual([]);
+    expect((await reconcile(merchant)).map(({ provenance }) => provenance)).toEqual(['log', 'log']);
+    expect(reads()).not.toEqual([]);
+    expect(await asked(merchant)).toMatchObject([
+      {
+        actor: 'system',
+        requestId: 'reconcile',
+        resource: `credential/${merchant.credentialId}`,
+        outcome: 'allowed',
+        body: JSON.stringify({ about: 'logs', source: 'stored' }),
+      },
+    ]);
+  });
+
+  test('it is asked whether the merchant is active: what a process remembers of its credential is not used, and the work waits', async () => {
+    const merchant = await newMerchant(CLOUD_WATCH);
+    await lose(merchant);
+    await setStatus(merchant, 'suspended');
+    const [waiting] = await reconcile(merchant);
+    expect(waiting).toMatchObject({ state: 'unknown', tries: 1 });
+    expect(waiting?.waits).toBeGreaterThan(30);
+    expect(reads()).toEqual([]);
+    await setStatus(merchant, 'active');
+    expect(await asked(merchant)).toEqual([]);
+    const [found] = await reconcile(merchant);
+    expect(found).toMatchObject({ state: 'settled', provenance: 'log' });
+  });
+});

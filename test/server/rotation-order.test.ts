@@ -351,6 +351,58 @@ test('a credential that was frozen signs nothing at IAM, whatever a process reme
   expect(asksOfIam()).toEqual([]);
 });
 
+describe('before IAM is asked anything', () => {
+  const APPEND = 'FUNCTION audit_append(text, text, text, text, text, text, text)';
+  const setStatus = ({ merchantId }: MerchantPerson, status: string) =>
+    admin.query('UPDATE merchants SET status = $2 WHERE id = $1', [merchantId, status]);
+  const trail = async ({ merchantId }: MerchantPerson) => {
+    const { rows } = await admin.query<{ said: string }>(
+      `SELECT concat_ws(' ', action, body::jsonb->>'about', CASE actor WHEN 'system' THEN actor END) AS said FROM audit_events
+       WHERE merchant_id = $1 AND (body::jsonb->>'about' = 'keys' OR action LIKE 'credential.key%') ORDER BY seq`,
+      [merchantId],
+    );
+    return rows.map(({ said }) => said);
+  };
+  /** The key that is left over is due, and the worker tried: its round is over when this returns. */
+  async function triedInVain(merchant: MerchantPerson, why: string): Promise<void> {
+    const seen = () =>
+      service.logLines.filter((line) => line.includes(merchant.credentialId) && line.includes(why)).length;
+    const before = seen();
+    await dueNow(merchant);
+    await until('it was tried', () => seen() > before || asksOfIam().length > 0);
+    expect(asksOfIam()).toEqual([]);
+    const row = await rowOf(merchant);
+    expect(row).toMatchObject({ state: 'retired', key_state: null, settled: false });
+    expect(row.due_in).toBeGreaterThan(10);
+  }
+
+  test('that is on record; where it cannot be, or while the merchant is suspended, the key waits', async () => {
+    const { merchant, first, arn } = await newUser();
+    expect((await atIam(merchant)).status).toBe(200);
+    await setStatus(merchant, 'suspended');
+    service.standIn.forget();
+    await endOverlap(merchant);
+    await until('the labels are moved', async () => (await rowOf(merchant)).labelled === 'retired');
+    await triedInVain(merchant, 'merchant.not_active');
+    await setStatus(merchant, 'active');
+    await admin.query(`REVOKE EXECUTE ON ${APPEND} FROM merchant_bedrock_app`);
+    try {
+      await triedInVain(merchant, 'rotation waits');
+    } finally {
+      await admin.query(`GRANT EXECUTE ON ${APPEND} TO merchant_bedrock_app`);
+    }
+    expect(await trail(merchant)).toEqual(['aws.asked keys']);
+    await dueNow(merchant);
+    await deactivated(merchant);
+    expect(keysAtIam(arn)[first.accessKeyId]).toBe('deactivated');
+    expect(await trail(merchant)).toEqual([
+      'aws.asked keys',
+      'aws.asked keys system',
+      'credential.key_deactivated system',
+    ]);
+  });
+});
+
 describe('labels that cannot be moved', () => {
   const denied = () =>
     service.standIn.fault({

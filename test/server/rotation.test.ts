@@ -285,6 +285,19 @@ describe('what is refused leaves the version before in force, and nothing of the
     expect((await auditOf(merchant)).filter((action) => action === 'account_approved')).toHaveLength(2);
   });
 
+  test('the approval of another account ends with the next rotation, also with one that stays in the account', async () => {
+    const { merchant } = await newMerchant();
+    await operatorOf(service).post(
+      `/api/ops/merchants/${merchant.merchantId}/credentials/${merchant.credentialId}/approve-account`,
+      { accountId: '300000000003', reason: 'the next one' },
+    );
+    await rotated(merchant, newKey());
+    await retired(merchant);
+    expect((await rotate(merchant, newKey('300000000003'))).json).toMatchObject({
+      code: 'rotation.account_changed',
+    });
+  });
+
   test('the account is checked again by the statement that promotes', async () => {
     const { merchant, first } = await newMerchant();
     const other = newKey('300000000003');
@@ -655,6 +668,31 @@ describe('what a process that died has left is gone on with', () => {
     expect(
       (await versionsOf(merchant)).every(({ state, shredded }) => state === 'destroyed' && shredded),
     ).toBe(true);
+  });
+
+  test('of a merchant that is suspended: the new version is not opened, is not given up for it, and goes on when the merchant is active', async () => {
+    const { merchant } = await newMerchant();
+    const { merchantId, credentialId } = merchant;
+    await pendingLeft(merchant, newKey());
+    const setStatus = (status: string) =>
+      admin.query('UPDATE merchants SET status = $2 WHERE id = $1', [merchantId, status]);
+    const due = () =>
+      admin.query(
+        `UPDATE credential_rotations SET started_at = started_at - interval '1 hour', due_at = clock_timestamp() WHERE credential_id = $1`,
+        [credentialId],
+      );
+    await setStatus('suspended');
+    service.standIn.forget();
+    await due();
+    const told = () => service.logLines.filter((line) => line.includes(credentialId));
+    await until('somebody looked at it', () =>
+      Promise.resolve(told().some((line) => /merchant\.not_active|rotation resumed/.test(line))),
+    );
+    expect((await versionsOf(merchant))[1]).toMatchObject({ state: 'pending', shredded: false });
+    expect(service.standIn.journal).toEqual([]);
+    await setStatus('active');
+    await due();
+    await until('it is in force', async () => (await versionsOf(merchant))[1]?.state === 'current');
   });
 
   /** A pending version whose process died before it was tested. */

@@ -1,9 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
 import { Prisma } from '../../src/generated/prisma/client.ts';
 import { Database } from '../../src/persistence/database.ts';
+import { assertSafeLogin } from '../../src/persistence/readiness.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 
@@ -132,6 +134,9 @@ const WRITTEN_BY_FUNCTIONS_ONLY = [
   'operator_keys',
 ];
 const [A, B] = ['merchant-a', 'merchant-b'] as MerchantId[] as [MerchantId, MerchantId];
+
+/** Roles of this file: they belong to the whole Postgres. */
+const MEMBER = `member_${randomBytes(6).toString('hex')}`;
 
 interface Copy extends AsyncDisposable {
   database: TestDatabase;
@@ -613,4 +618,23 @@ describe('at work', () => {
     expect(results.filter((right) => !right)).toEqual([]);
     expect(await pool.query(nobody)).toEqual([{ seen: 0 }]);
   });
+});
+
+test('a login that sees, or may change, what is of every merchant is not taken', async () => {
+  await admin.query(`CREATE ROLE ${MEMBER} LOGIN PASSWORD 'x' IN ROLE merchant_bedrock_app`);
+  const url = new URL(database.url);
+  Object.assign(url, { username: MEMBER, password: 'x' });
+  const options = { connectionsMax: 1, statementTimeoutMs: 5_000, onPoolError: () => undefined };
+  const client = new Database({ ...options, url: new Secret(url.href) });
+  try {
+    await expect(assertSafeLogin(client)).resolves.toBeUndefined();
+    for (const role of ['owner', 'ledger', 'notary', 'ops']) {
+      await admin.query(`GRANT merchant_bedrock_${role} TO ${MEMBER}`);
+      await expect(assertSafeLogin(client)).rejects.toThrow('which row security does not bind');
+      await admin.query(`REVOKE merchant_bedrock_${role} FROM ${MEMBER}`);
+    }
+  } finally {
+    await client[Symbol.asyncDispose]();
+    await admin.query(`DROP ROLE ${MEMBER}`);
+  }
 });

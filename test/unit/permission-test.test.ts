@@ -1,4 +1,4 @@
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { BedrockProbes } from '../../src/bedrock/probes-aws.ts';
 import type { ResolvedCredential } from '../../src/domain/credential.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
@@ -10,6 +10,8 @@ import { PermissionCell } from '../../src/gateway/permission-cell.ts';
 import { PermissionTest } from '../../src/gateway/permission-test.ts';
 import type { PermissionTestParts } from '../../src/gateway/permission-test.ts';
 import { RuntimeProbes } from '../../src/gateway/runtime-probes.ts';
+import type { RuntimeCall } from '../../src/bedrock/runtime.ts';
+import type { EndedBy } from '../../src/ledger/rights-store.ts';
 import { startSilentServer } from '../support/silent-server.ts';
 
 const resolved: ResolvedCredential = {
@@ -61,6 +63,7 @@ async function testOfSilence(totalMs: number, parts: Partial<PermissionTestParts
     probes,
     cell: new PermissionCell({ probes, models: { getModel: never }, runtime }),
     audit: { append: () => Promise.resolve() },
+    rights: { ended: () => Promise.resolve(new Map()) },
     totalMs,
     ...parts,
   });
@@ -125,6 +128,89 @@ test('what cannot be recorded opens no credential', async () => {
   await using silence = await testOfSilence(100, { audit: { append }, resolver: { resolve } });
   await expect(silence.tests.run(ask('dark'))).rejects.toMatchObject({ code: 'ledger.unavailable' });
   expect(opened).toEqual([]);
+});
+
+describe('before each question the right to ask is asked for', () => {
+  const HAIKU = 'anthropic.claude-3-haiku-20240307-v1:0';
+  const unanswered = () => new ServiceError('upstream.unreachable', 'no answer');
+
+  /** @param ended the database's answer to the question with this number, from 0. */
+  async function asks(
+    ended: (question: number) => Promise<Map<number, EndedBy>>,
+    regions: readonly string[] = [],
+  ) {
+    const asked: string[] = [];
+    const says =
+      <T>(what: string, answer: () => T | Promise<T>) =>
+      () => {
+        asked.push(what);
+        return Promise.resolve(answer());
+      };
+    const lost = () => Promise.reject(unanswered());
+    const probes = {
+      listModels: says('models', () => ({ answer: [{ modelId: HAIKU, inferenceTypes: ['ON_DEMAND'] }] })),
+      listProfiles: says('profiles', () => ({ answer: [] })),
+      availability: says('availability', () => ({ failure: { kind: 'failed', why: 'x' } })),
+    } as unknown as BedrockProbes;
+    const send = ({ operation }: RuntimeCall) => says<never>(operation, lost)();
+    const runtime = new RuntimeProbes({ runtime: { send }, gateway: { call: says<never>('paid', lost) } });
+    let questions = 0;
+    const tests = new PermissionTest({
+      resolver: {
+        resolve: async ({ requestedRegion: region = resolved.region, mayAsk }) => {
+          if (region !== resolved.region) await mayAsk?.(resolved);
+          return { ...resolved, region };
+        },
+      },
+      identity: { checkCredential: says('identity', () => ({ accountId: '111122223333', arn: 'arn:x' })) },
+      probes,
+      cell: new PermissionCell({ probes, models: { getModel: lost }, runtime }),
+      audit: { append: () => Promise.resolve() },
+      rights: { ended: () => ended(questions++) },
+      totalMs: 10_000,
+    });
+    const outcome = await tests.run({ ...ask('m'), models: [HAIKU], regions }).then(
+      () => 'a report',
+      (error: unknown) => (error as ServiceError).code,
+    );
+    return [outcome, ...asked];
+  }
+
+  const HELD = new Map<number, EndedBy>();
+  const STEPS = ['identity', 'models', 'profiles', 'availability', 'count-tokens', 'invoke', 'paid'];
+
+  test.each([
+    [0, 0],
+    [1, 1],
+    [2, 3],
+    [4, 4],
+    [5, 5],
+    [6, 6],
+  ])('refused at question %i, nothing but %i steps were asked', async (at, steps) => {
+    const refused = new Map([[0, 'merchant']] as const);
+    const found = await asks((question) => Promise.resolve(question < at ? HELD : refused));
+    expect(found).toEqual(['merchant.not_active', ...STEPS.slice(0, steps)]);
+  });
+
+  test('who cannot be asked is no leave', async () => {
+    const away = () => Promise.reject(new ServiceError('ledger.unavailable', 'x'));
+    const found = await asks((question) => (question < 6 ? Promise.resolve(HELD) : away()));
+    expect(found).toEqual(['ledger.unavailable', ...STEPS.slice(0, 6)]);
+  });
+
+  test.each([1, 2])('refused at question %i of two regions, whichever asked it', async (at) => {
+    const refused = new Map([[0, 'credential']] as const);
+    const found = await asks(
+      (question) => Promise.resolve(question === at ? refused : HELD),
+      ['us-east-1', 'eu-west-1'],
+    );
+    expect(found[0]).toBe('credential.not_usable');
+    expect(found).not.toContain('invoke');
+  });
+
+  test('a right that holds ends nothing', async () => {
+    expect(await asks(() => Promise.resolve(HELD))).toEqual(['a report', ...STEPS]);
+  });
 });
 
 test('a merchant has two tests running at most, and others are not in its way', async () => {

@@ -86,7 +86,7 @@ export const SETTINGS = {
   ),
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',
-    'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',
+    'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas. NODE_TLS_REJECT_UNAUTHORIZED may not in production.',
     list,
     '',
   ),

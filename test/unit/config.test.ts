@@ -93,7 +93,9 @@ describe('configuration', () => {
     const name = 'NODE_TLS_REJECT_UNAUTHORIZED';
     const allowed = { [name]: '0', ALLOW_AMBIENT_AWS: `HTTPS_PROXY,${name}` };
     const [problem, ...others] = problemsOf(allowed);
-    expect(problem).toMatch(/^NODE_TLS_REJECT_UNAUTHORIZED is set: .+ in production ALLOW_AMBIENT_AWS does not/);
+    expect(problem).toMatch(
+      /^NODE_TLS_REJECT_UNAUTHORIZED is set: .+ in production ALLOW_AMBIENT_AWS does not/,
+    );
     expect(others).toEqual([]);
     // Production is what runs where nothing is said; elsewhere a name is enough, and is needed.
     for (const NODE_ENV of ['development', 'test']) {

@@ -7,6 +7,7 @@ import { CHECKPOINTING } from './checkpoints.ts';
 import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
+import { ENDINGS } from './endings.ts';
 import { FAULTS } from './faults.ts';
 import { HARDENING } from './hardening.ts';
 import { HTTP } from './http.ts';
@@ -52,4 +53,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...CHECKPOINTING,
   ...ROLES,
   ...ROTATING,
+  ...ENDINGS,
 ];

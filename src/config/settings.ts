@@ -177,7 +177,7 @@ export const SETTINGS = {
   ),
   revocationLookMs: setting(
     'REVOCATION_LOOK_MS',
-    'Milliseconds. How often running streams are asked after: one whose key, credential or merchant was revoked ends at the next look.',
+    'Milliseconds. How often running streams and exports are asked after: one whose key, credential or merchant was revoked ends at the next look, which takes as long as Postgres does. Ten seconds are kept while both together are no longer.',
     integer(50, 8_000),
     '5000',
   ),

@@ -229,7 +229,7 @@ test('an export whose answer has not begun is refused in words, not cut off', as
   const admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
   await admin.query('BEGIN; LOCK TABLE corrections IN ACCESS EXCLUSIVE MODE');
-  const answer = merchant.get(EXPORTS[0]);
+  const answer = merchant.get(EXPORTS[0]).catch((error: unknown) => error);
   const isWaiting = `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%corrections%'`;
   while (((await sql(isWaiting)) as pg.QueryResult).rows.length === 0)
     await new Promise((resolve) => setTimeout(resolve, 5));

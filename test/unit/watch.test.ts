@@ -120,6 +120,7 @@ describe('while Postgres does not answer', () => {
     const { watch, asked, blind } = newWatch([late.look]);
     const cut: ServiceError[] = [];
     watch.begin({ right: RIGHT, cut: (why) => cut.push(why) });
+    watch.begin({ right: OTHER, cut: (why) => cut.push(why) });
     const round = watch.round();
     await until(() => asked.length === 2);
     late.answer(0, new Map([[0, 'api_key']]));

@@ -42,8 +42,8 @@ afterAll(async () => {
 });
 
 test.each([
-  ['thrown', { error: 'Broken(E_BROKEN)', at: expect.stringContaining('broken.mjs') }, 'error'],
-  ['rejected', { error: 'Broken(E_BROKEN)', at: expect.stringContaining('broken.mjs') }, 'silent'],
+  ['thrown', { error: 'Broken(E_BROKEN)', at: expect.stringMatching(/^at broken /) }, 'error'],
+  ['rejected', { error: 'Broken(E_BROKEN)', at: expect.stringMatching(/^at broken /) }, 'silent'],
   ['odd', {}, 'error'],
 ])(
   'an error that nobody catches ends the process, and says nothing of what it says: %s',

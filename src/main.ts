@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { assertSafeProcess, ConfigError, loadDotEnv, readConfig } from './config/env.ts';
 import { build } from './container.ts';
+import { endOnCrash } from './observability/crash.ts';
 
 const HELP = `merchant-bedrock: AWS Bedrock for many merchants, each with its own AWS account
 
@@ -80,6 +81,7 @@ function explain(error: unknown): { message: string; code: number } {
   return { message: `Not started: ${error instanceof Error ? error.message : 'unknown reason'}`, code: 1 };
 }
 
+endOnCrash();
 try {
   process.exitCode = await main();
 } catch (error) {

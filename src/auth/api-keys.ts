@@ -154,7 +154,7 @@ export class ApiKeys {
     if (!this.#isGood(token, key)) return undefined;
     this.#parts.rehash?.later({ ...token, stored: key });
     const scopes: OperatorScope[] = OPERATOR_SCOPES.filter((scope) => key.scopes.includes(scope));
-    return { kind: 'operator', subject: `operator:${token.id}`, scopes };
+    return { kind: 'operator', subject: `operator:${token.id}`, keyId: token.id, scopes };
   }
 
   /** The secret is hashed for memory and compared, first and always, so that time tells nothing about the rest. */

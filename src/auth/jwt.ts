@@ -5,7 +5,6 @@ import { parseMerchantId } from '../domain/ids.ts';
 import { MERCHANT_SCOPES } from '../domain/principal.ts';
 import type { MerchantPrincipal } from '../domain/principal.ts';
 import type { Secret } from '../domain/secret.ts';
-import { remoteKeys } from './jwks.ts';
 
 export interface JwtOptions {
   /** The only one that is accepted, whatever a token's header says. */
@@ -20,8 +19,8 @@ export interface JwtOptions {
   typ?: string;
   /** For HS256: at least 32 bytes of UTF-8. */
   secret?: Secret;
-  /** For the others: https, or http on this machine. Only ever this URL: what a token says about where its key is, is not read. */
-  jwksUrl?: string;
+  /** For the others (jwks-out.ts). Only ever these: what a token says about where its key is, is not read. */
+  keys?: JWTVerifyGetKey;
   clock: Clock;
 }
 
@@ -67,7 +66,7 @@ export function newJwtVerifier(options: JwtOptions): VerifyJwt {
   };
 }
 
-function keyOf({ algorithm, secret, jwksUrl, clock }: JwtOptions): Uint8Array | JWTVerifyGetKey {
+function keyOf({ algorithm, secret, keys }: JwtOptions): Uint8Array | JWTVerifyGetKey {
   if (algorithm === 'HS256') {
     if (secret === undefined) throw new TypeError('HS256 needs a secret');
     const bytes = new TextEncoder().encode(secret.reveal());
@@ -75,8 +74,8 @@ function keyOf({ algorithm, secret, jwksUrl, clock }: JwtOptions): Uint8Array | 
       throw new TypeError(`HS256 needs a secret of at least ${String(SECRET_BYTES_MIN)} bytes`);
     return bytes;
   }
-  if (jwksUrl === undefined) throw new TypeError(`${algorithm} needs the URL of a JWKS`);
-  return remoteKeys(jwksUrl, clock);
+  if (keys === undefined) throw new TypeError(`${algorithm} needs the keys of a JWKS`);
+  return keys;
 }
 
 function hasPlainHeader(token: string): boolean {

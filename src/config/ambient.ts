@@ -24,17 +24,23 @@ const FORBIDDEN = [
 /** What lets somebody look into the process, where the secrets are. */
 const LOOKING_IN = /--(inspect|heapsnapshot-signal|heapsnapshot-near-heap-limit)/;
 
-/** One sentence for each forbidden variable that is set and not allowed by name. Values are never shown. */
+/** What no name in ALLOW_AMBIENT_AWS lets through in production: with it, whoever is on the way reads every secret that is sent. */
+const NEVER_IN_PRODUCTION: ReadonlySet<string> = new Set(['NODE_TLS_REJECT_UNAUTHORIZED']);
+
+/** One sentence for each forbidden variable that is set and not, or not here, allowed by name. Values are never shown. */
 export function ambientProblems(
   env: Readonly<Record<string, string | undefined>>,
   allowed: readonly string[],
+  environment?: string,
 ): string[] {
+  const isFinal = (name: string) => environment === 'production' && NEVER_IN_PRODUCTION.has(name);
   return Object.keys(env)
     .filter((name) => isDangerous(name, env[name] ?? ''))
-    .filter((name) => !allowed.includes(name))
-    .map(
-      (name) =>
-        `${name} is set: it can redirect or re-sign calls to AWS, or open this process to others. Unset it, or name it in ALLOW_AMBIENT_AWS if you mean it`,
+    .filter((name) => isFinal(name) || !allowed.includes(name))
+    .map((name) =>
+      isFinal(name)
+        ? `${name} is set: connections would trust any certificate. Unset it; in production ALLOW_AMBIENT_AWS does not allow it`
+        : `${name} is set: it can redirect or re-sign calls to AWS, or open this process to others. Unset it, or name it in ALLOW_AMBIENT_AWS if you mean it`,
     );
 }
 

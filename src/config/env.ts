@@ -53,7 +53,7 @@ export function readConfig(
     (_name, setting) => secretText(env, setting.env, problems),
     problems,
   ) as SecretValues;
-  problems.push(...ambientProblems(env, config.allowAmbientAws));
+  problems.push(...ambientProblems(env, config.allowAmbientAws, config.environment));
   if (problems.length === 0) problems.push(...dangers(config, values));
   if (problems.length > 0) throw new ConfigError(problems);
   return { config, secrets: newSecrets(values) };

@@ -86,7 +86,7 @@ export const SETTINGS = {
   ),
   allowAmbientAws: setting(
     'ALLOW_AMBIENT_AWS',
-    'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas.',
+    'Names of AWS_* and proxy variables that may stay in the environment although they can redirect or re-sign calls, separated by commas. NODE_TLS_REJECT_UNAUTHORIZED may not in production.',
     list,
     '',
   ),
@@ -177,7 +177,7 @@ export const SETTINGS = {
   ),
   revocationLookMs: setting(
     'REVOCATION_LOOK_MS',
-    'Milliseconds. How often running streams are asked after: one whose key, credential or merchant was revoked ends at the next look.',
+    'Milliseconds. How often running streams and exports are asked after: one whose key, credential or merchant was revoked ends at the next look, which takes as long as Postgres does. Ten seconds are kept while both together are no longer.',
     integer(50, 8_000),
     '5000',
   ),

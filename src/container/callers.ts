@@ -2,6 +2,7 @@ import { ApiKeyStore } from '../auth/api-key-store.ts';
 import { ApiKeys } from '../auth/api-keys.ts';
 import { newBearerVerifier } from '../auth/bearer.ts';
 import { FailureBudget } from '../auth/failure-budget.ts';
+import { remoteKeys } from '../auth/jwks-out.ts';
 import { newJwtVerifier } from '../auth/jwt.ts';
 import { TokenHasher } from '../auth/token-hash.ts';
 import { TokenRehash } from '../auth/token-rehash.ts';
@@ -66,6 +67,6 @@ function buildJwt(config: Config, secrets: Secrets, { clock }: Pick<Base, 'clock
     scopeClaim: config.jwtScopeClaim,
     clock,
     ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
-    ...(jwksUrl !== undefined && { jwksUrl }),
+    ...(jwksUrl !== undefined && { keys: remoteKeys(jwksUrl, clock) }),
   });
 }

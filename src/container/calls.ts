@@ -36,5 +36,5 @@ export function buildCalls(config: Config, base: Base, parts: Parts) {
     stepMs: STEP_MS,
     clock: base.monotonic,
   });
-  return { probes, watch, calls: { gateway, permissionTest, environmentTest } };
+  return { probes, watch, calls: { gateway, permissionTest, environmentTest, watch } };
 }

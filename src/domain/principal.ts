@@ -40,6 +40,8 @@ export interface MerchantPrincipal {
 export interface OperatorPrincipal {
   kind: 'operator';
   subject: string;
+  /** What was sent; answers that are long in coming end with it. */
+  keyId: ApiKeyId;
   scopes: readonly OperatorScope[];
 }
 

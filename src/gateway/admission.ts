@@ -9,13 +9,14 @@ import type { MerchantId } from '../domain/ids.ts';
 import type { CallBound, CallIntent, LimitRefusal } from '../ledger/call-intent.ts';
 import type { Ledger, OpenCall } from '../ledger/ledger.ts';
 import { LimitReached, refusalOf, StaleMerchant } from '../ledger/refusals.ts';
-import type { Right, RightsStore } from '../ledger/rights-store.ts';
+import type { Right } from '../ledger/rights-store.ts';
 import type { Merchants } from '../merchants/merchants.ts';
 import { boundOf } from './call-bound.ts';
 import type { BoundedRequest, PriceLookup } from './call-bound.ts';
 import type { ModelsBehind } from './models-behind.ts';
 import { bodyHashOf, idempotencyKeyOf, keyHashOf } from './idempotency.ts';
 import { assertHeld } from './held-right.ts';
+import type { Rights } from './held-right.ts';
 import type { PaidCall } from './paid-call.ts';
 import type { Sharpen, Sharpening } from './sharpen.ts';
 
@@ -27,7 +28,7 @@ export interface AdmissionParts {
   prices: PriceLookup;
   modelsBehind: ModelsBehind;
   sharpening: Sharpening;
-  rights: Pick<RightsStore, 'ended'>;
+  rights: Rights;
   /** Longest call in all. Milliseconds. */
   totalTimeoutMs: number;
 }

@@ -10,11 +10,11 @@ import type { IdentityCheck } from '../credentials/identity.ts';
 import type { CredentialResolver, ResolveRequest } from '../credentials/resolve.ts';
 import type { AwsIdentity, ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
-import type { RightsStore } from '../ledger/rights-store.ts';
 import { PerMerchant } from '../memory/per-merchant.ts';
 import { rightOf } from './admission.ts';
 import { AtMost } from './at-most.ts';
 import { assertHeld } from './held-right.ts';
+import type { Rights } from './held-right.ts';
 import type { Cell, PermissionAsk, PermissionReport } from './permission-ask.ts';
 import { checkOf, OUT_OF_TIME } from './permission-cell.ts';
 import type { PermissionCell } from './permission-cell.ts';
@@ -28,7 +28,7 @@ export interface PermissionTestParts {
   probes: BedrockProbes;
   cell: Pick<PermissionCell, 'test'>;
   audit: Pick<AuditStore, 'append'>;
-  rights: Pick<RightsStore, 'ended'>;
+  rights: Rights;
   /** For the whole test, from its beginning; what is not known by then is said to be so. Milliseconds. */
   totalMs: number;
 }

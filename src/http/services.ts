@@ -15,6 +15,7 @@ import type { Gateway } from '../gateway/gateway.ts';
 import type { RoleKits } from '../gateway/role-kits.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { PermissionTest } from '../gateway/permission-test.ts';
+import type { Watch } from '../gateway/watch.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UnknownStore } from '../ledger/unknown-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
@@ -58,6 +59,8 @@ export interface Services {
   usage: UsageStore;
   usageVerify: UsageVerifyStore;
   vault: Vault;
+  /** Ends answers that are long in coming when their right ends. */
+  watch: Pick<Watch, 'begin'>;
   credentials: CredentialKeeper;
   webhooks: Webhooks;
 }

@@ -22,11 +22,8 @@ export async function writeStream(
 }
 
 function isGone(res: Response): boolean {
-  return (
-    res.destroyed ||
-    res.closed ||
-    (res as unknown as { stream?: { destroyed: boolean } }).stream?.destroyed === true
-  );
+  const { stream } = res as unknown as { stream?: { destroyed: boolean; closed: boolean } };
+  return res.destroyed || res.closed || stream?.destroyed === true || stream?.closed === true;
 }
 
 /** True when the caller has taken what was written; false when it is gone or stalled. */

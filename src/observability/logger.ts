@@ -81,13 +81,17 @@ export function errorFields(error: unknown): LogFields {
   for (let one: unknown = error; one instanceof Error && chain.length < 5; one = one.cause) {
     const code = (one as { code?: unknown }).code;
     chain.push(typeof code === 'string' ? `${one.name}(${code})` : one.name);
-    at = frames(one.stack) ?? at;
+    at = frames(one) ?? at;
   }
   return { error: chain.length > 0 ? chain.join(' < ') : typeof error, at };
 }
 
-function frames(stack: string | undefined): string | undefined {
-  const lines = stack?.split('\n').filter((line) => /^\s+at /.test(line));
+/** The message stands at the head of the stack, and lines of it may look like frames. */
+function frames({ message, stack }: Error): string | undefined {
+  const lines = stack
+    ?.slice(stack.includes(message) ? stack.indexOf(message) + message.length : 0)
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line));
   return lines === undefined || lines.length === 0
     ? undefined
     : lines

@@ -104,7 +104,7 @@ export const CALLERS: readonly Mutant[] = [
   },
   {
     name: 'A key set is fetched over https, or from this machine.',
-    file: 'src/auth/jwks.ts',
+    file: 'src/auth/jwks-out.ts',
     find: ' && LOOPBACK.has(hostname)',
     replace: '',
     test: 'test/unit/jwt.test.ts',

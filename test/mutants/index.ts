@@ -7,6 +7,7 @@ import { CHECKPOINTING } from './checkpoints.ts';
 import { CRASH } from './crash.ts';
 import { CREDENTIALS } from './credentials.ts';
 import { DATABASE } from './database.ts';
+import { ENDINGS } from './endings.ts';
 import { FAULTS } from './faults.ts';
 import { HARDENING } from './hardening.ts';
 import { HTTP } from './http.ts';
@@ -54,4 +55,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...ROLES,
   ...ROTATING,
   ...UNASKED,
+  ...ENDINGS,
 ];

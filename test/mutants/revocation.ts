@@ -48,8 +48,8 @@ export const REVOCATION: readonly Mutant[] = [
   {
     name: 'A stream ends when the JWT of its caller runs out, also while Postgres is away.',
     file: WATCH,
-    find: 'expiresAtMs <= now',
-    replace: 'expiresAtMs <= now - 3_600_000',
+    find: '?? Infinity) <= now',
+    replace: '?? Infinity) <= now - 3_600_000',
     test: 'test/unit/watch.test.ts',
   },
   {

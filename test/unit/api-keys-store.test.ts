@@ -185,6 +185,7 @@ describe('operators', () => {
     expect(await apiKeys.verify(made.token)).toEqual({
       kind: 'operator',
       subject: `operator:${made.id}`,
+      keyId: made.id,
       scopes: ['ops:usage:read'],
     });
     expect(await store.find(made.id as ApiKeyId)).toBeUndefined();

@@ -135,6 +135,7 @@ describe('verify', () => {
     expect(await apiKeys.verify(token)).toEqual({
       kind: 'operator',
       subject: `operator:${row.id}`,
+      keyId: row.id,
       scopes: ['ops:usage:read'],
     });
     expect(asked).toEqual(['findOperator', 'findOperator']);

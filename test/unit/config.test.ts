@@ -81,12 +81,27 @@ describe('configuration', () => {
     'AWS_SHARED_CREDENTIALS_FILE',
     'AWS_MAX_ATTEMPTS',
     'AWS_AUTH_SCHEME_PREFERENCE',
-    'NODE_TLS_REJECT_UNAUTHORIZED',
+    'NODE_EXTRA_CA_CERTS',
     'HTTPS_PROXY',
     'https_proxy',
   ])('refuses to start with %s in the environment, unless it is allowed by name', (name) => {
     expect(problemsOf({ [name]: 'x' })).toContainEqual(expect.stringContaining(`${name} is set`));
     expect(problemsOf({ [name]: 'x', ALLOW_AMBIENT_AWS: name })).toEqual([]);
+  });
+
+  test('checks the certificates of others in production, whatever is allowed by name', () => {
+    const name = 'NODE_TLS_REJECT_UNAUTHORIZED';
+    const allowed = { [name]: '0', ALLOW_AMBIENT_AWS: `HTTPS_PROXY,${name}` };
+    const [problem, ...others] = problemsOf(allowed);
+    expect(problem).toMatch(
+      /^NODE_TLS_REJECT_UNAUTHORIZED is set: .+ in production ALLOW_AMBIENT_AWS does not/,
+    );
+    expect(others).toEqual([]);
+    // Production is what runs where nothing is said; elsewhere a name is enough, and is needed.
+    for (const NODE_ENV of ['development', 'test']) {
+      expect(problemsOf({ ...allowed, NODE_ENV })).toEqual([]);
+      expect(problemsOf({ [name]: '0', NODE_ENV })).toHaveLength(1);
+    }
   });
 
   test('refuses secrets and unknown names in the config file', () => {

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { exportJWK, exportSPKI, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
 import type { CryptoKey, JWTPayload } from 'jose';
+import { remoteKeys } from '../../src/auth/jwks-out.ts';
 import { newJwtVerifier } from '../../src/auth/jwt.ts';
 import type { JwtOptions } from '../../src/auth/jwt.ts';
 import { Secret } from '../../src/domain/secret.ts';
@@ -101,7 +102,7 @@ describe('HS256', () => {
     expect(() => newJwtVerifier({ ...rest, secret: new Secret('x'.repeat(31)) })).toThrow(/32 bytes/);
     expect(() => newJwtVerifier({ ...rest, secret: new Secret('é'.repeat(16)) })).not.toThrow();
     expect(() => newJwtVerifier({ ...rest, algorithm: 'RS256' })).toThrow(/JWKS/);
-    for (const jwksUrl of [
+    for (const url of [
       'http://issuer.example/keys',
       'http://127.0.0.1.evil.example/keys',
       'http://169.254.169.254/latest',
@@ -109,9 +110,9 @@ describe('HS256', () => {
       'file:///etc/passwd',
       'data:application/json,{"keys":[]}',
     ])
-      expect(() => newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl })).toThrow(/https/);
-    for (const jwksUrl of ['https://issuer.example/keys', 'http://localhost:1/keys', 'http://[::1]:1/keys'])
-      expect(() => newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl })).not.toThrow();
+      expect(() => remoteKeys(url, base.clock)).toThrow(/https/);
+    for (const url of ['https://issuer.example/keys', 'http://localhost:1/keys', 'http://[::1]:1/keys'])
+      expect(() => remoteKeys(url, base.clock)).not.toThrow();
   });
 
   const bad: [string, () => Promise<string> | string][] = [
@@ -264,7 +265,7 @@ describe('a key set by URL', () => {
     new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid }).sign(keys.privateKey);
   const newVerifier = (clock = base.clock) => {
     const { secret: _secret, ...rest } = base;
-    return newJwtVerifier({ ...rest, algorithm: 'ES256', jwksUrl: url, clock });
+    return newJwtVerifier({ ...rest, algorithm: 'ES256', keys: remoteKeys(url, clock), clock });
   };
 
   test('a good token is accepted; an unknown key id is not, and a flood of them is no fetch', async () => {

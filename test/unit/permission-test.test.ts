@@ -11,7 +11,7 @@ import { PermissionTest } from '../../src/gateway/permission-test.ts';
 import type { PermissionTestParts } from '../../src/gateway/permission-test.ts';
 import { RuntimeProbes } from '../../src/gateway/runtime-probes.ts';
 import type { RuntimeCall } from '../../src/bedrock/runtime.ts';
-import type { EndedBy } from '../../src/ledger/rights-store.ts';
+import type { EndedBy, Right } from '../../src/ledger/rights-store.ts';
 import { startSilentServer } from '../support/silent-server.ts';
 
 const resolved: ResolvedCredential = {
@@ -136,7 +136,7 @@ describe('before each question the right to ask is asked for', () => {
 
   /** @param ended the database's answer to the question with this number, from 0. */
   async function asks(
-    ended: (question: number) => Promise<Map<number, EndedBy>>,
+    ended: (question: number) => Promise<Map<number, EndedBy<Right>>>,
     regions: readonly string[] = [],
   ) {
     const asked: string[] = [];
@@ -176,7 +176,7 @@ describe('before each question the right to ask is asked for', () => {
     return [outcome, ...asked];
   }
 
-  const HELD = new Map<number, EndedBy>();
+  const HELD = new Map<number, EndedBy<Right>>();
   const STEPS = ['identity', 'models', 'profiles', 'availability', 'count-tokens', 'invoke', 'paid'];
 
   test.each([

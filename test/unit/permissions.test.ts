@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import { authorize, merchantNotFound } from '../../src/auth/permissions.ts';
 import type { Demand } from '../../src/auth/permissions.ts';
 import { ServiceError } from '../../src/domain/errors.ts';
-import type { MerchantId } from '../../src/domain/ids.ts';
+import type { ApiKeyId, MerchantId } from '../../src/domain/ids.ts';
 import { MERCHANT_SCOPES, OPERATOR_SCOPES } from '../../src/domain/principal.ts';
 import type { MerchantScope, OperatorScope, Principal, Scope } from '../../src/domain/principal.ts';
 
@@ -17,6 +17,7 @@ const merchant = (scopes: readonly Scope[], merchantId = acme): Principal => ({
 const operator = (scopes: readonly Scope[]): Principal => ({
   kind: 'operator',
   subject: 'operator:x',
+  keyId: 'x' as ApiKeyId,
   scopes: scopes as readonly OperatorScope[],
 });
 

@@ -95,6 +95,11 @@ describe('the logger', () => {
     expect(error).toBe('TypeError < RangeError(E_CAUSE)');
     expect(at).toContain('scrub.test.ts');
     expect(JSON.stringify({ error, at })).not.toContain('what a caller sent');
+    const fake = errorFields(new Error('what a caller sent:\n    at heart (of it:1:1)'));
+    expect(fake.at).toContain('scrub.test.ts');
+    expect(JSON.stringify(fake)).not.toContain('heart');
+    const renamed = Object.assign(new Error('before'), { message: 'after' });
+    expect(errorFields(renamed).at).toContain('scrub.test.ts');
     expect(errorFields('thrown text')).toEqual({ error: 'string', at: undefined });
   });
 });

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import type { MerchantId } from '../../src/domain/ids.ts';
 import type { ServiceError } from '../../src/domain/errors.ts';
 import { Watch } from '../../src/gateway/watch.ts';
-import type { EndedBy, Right } from '../../src/ledger/rights-store.ts';
+import type { EndedBy, Held, Right } from '../../src/ledger/rights-store.ts';
 import { soon } from '../support/soon.ts';
 
 const RIGHT: Right = { merchantId: 'merchant-a' as MerchantId, source: 'stored' };
@@ -13,7 +13,7 @@ afterEach(() => open?.[Symbol.dispose]());
 
 /** A database that answers what the test says, look by look; the last answer stays. */
 function newWatch(answers: (() => Promise<Map<number, EndedBy>>)[], now = () => 0) {
-  const asked: (readonly Right[])[] = [];
+  const asked: (readonly Held[])[] = [];
   const blind: unknown[] = [];
   const watch = new Watch({
     rights: {
@@ -33,6 +33,26 @@ function newWatch(answers: (() => Promise<Map<number, EndedBy>>)[], now = () => 
 
 const all = (why: EndedBy) => () => Promise.resolve(new Map([[0, why]]));
 const nothing = () => Promise.resolve(new Map<number, EndedBy>());
+
+/** A database that answers each look when the test says so. */
+class Late {
+  readonly #looks: { resolve: (ended: Map<number, EndedBy>) => void; reject: (error: Error) => void }[] = [];
+  readonly look = (): Promise<Map<number, EndedBy>> =>
+    new Promise((resolve, reject) => this.#looks.push({ resolve, reject }));
+
+  answer(look: number, ended: Map<number, EndedBy>): void {
+    this.#looks[look]?.resolve(ended);
+  }
+
+  fail(look: number): void {
+    this.#looks[look]?.reject(new Error('away'));
+  }
+}
+
+async function until(is: () => boolean): Promise<void> {
+  for (let n = 0; n < 5_000 && !is(); n += 1) await new Promise((resolve) => setTimeout(resolve, 1));
+  expect(is()).toBe(true);
+}
 
 describe('a look', () => {
   test('is one question for all calls with one right, and cuts those whose right has ended', async () => {
@@ -93,6 +113,49 @@ describe('while Postgres does not answer', () => {
     watch.begin({ right: RIGHT, cut: () => undefined });
     expect(await soon(watch.round())).toBe(1);
     expect(blind).toHaveLength(1);
+  });
+
+  test('an answer that comes late ends calls all the same, and the round', async () => {
+    const late = new Late();
+    const { watch, asked, blind } = newWatch([late.look]);
+    const cut: ServiceError[] = [];
+    watch.begin({ right: RIGHT, cut: (why) => cut.push(why) });
+    watch.begin({ right: OTHER, cut: (why) => cut.push(why) });
+    const round = watch.round();
+    await until(() => asked.length === 2);
+    late.answer(0, new Map([[0, 'api_key']]));
+    expect(await soon(round)).toBe(1);
+    expect(cut.map(({ options }) => options.extra)).toEqual([{ ended: 'api_key' }]);
+    expect(blind).toHaveLength(1);
+  });
+
+  test('an answer that comes after its round does not end a later one, which asks what was taken away since', async () => {
+    const late = new Late();
+    const { watch, asked } = newWatch([late.look]);
+    watch.begin({ right: RIGHT, cut: () => undefined });
+    const first = watch.round();
+    await until(() => asked.length === 2);
+    late.answer(1, new Map());
+    expect(await soon(first)).toBe(0);
+    const second = watch.round();
+    late.answer(0, new Map());
+    await until(() => asked.length === 4);
+    late.answer(2, new Map([[0, 'merchant']]));
+    expect(await soon(second)).toBe(1);
+  });
+
+  test('three looks at most wait for it, and one that fails makes room', async () => {
+    const late = new Late();
+    const { watch, asked } = newWatch([late.look]);
+    watch.begin({ right: RIGHT, cut: () => undefined });
+    const round = watch.round();
+    await until(() => asked.length === 3);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(asked).toHaveLength(3);
+    late.fail(0);
+    await until(() => asked.length === 4);
+    late.answer(3, new Map([[0, 'merchant']]));
+    expect(await soon(round)).toBe(1);
   });
 
   test('one round at a time, and none goes on once the watch is closed', async () => {

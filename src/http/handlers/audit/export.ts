@@ -4,6 +4,7 @@ import type { MerchantId } from '../../../domain/ids.ts';
 import type { MerchantContext, OperatorContext } from '../../context.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { writeStream } from '../../stream-reply.ts';
+import { whileAllowed } from '../../while-allowed.ts';
 import { readingOf } from './reading.ts';
 
 const seq = z
@@ -30,21 +31,27 @@ export const exportAudit = merchantEndpoint<undefined, Span>({
   },
 });
 
+type Context = Pick<
+  MerchantContext | OperatorContext,
+  'req' | 'res' | 'services' | 'actor' | 'principal' | 'event'
+>;
+
 /** Records the reading, then streams. Before the first byte every failure is still an answer of its own. */
-export async function sendExport(
-  {
-    req,
-    res,
-    services,
-    actor,
-  }: Pick<MerchantContext | OperatorContext, 'req' | 'res' | 'services' | 'actor'>,
+export function sendExport(context: Context, chain: MerchantId, span: Span): Promise<void> {
+  return whileAllowed(context, (assertHeld) => write(context, chain, span, assertHeld));
+}
+
+async function write(
+  { req, res, services, actor }: Context,
   chain: MerchantId,
   { from = 1, to }: Span,
+  assertHeld: () => void,
 ): Promise<void> {
   const reading = readingOf(actor, chain, { what: 'export', from, ...(to !== undefined && { to }) });
   const { recorded, checkpoint } = await services.checkpoints.read(chain, reading);
   const end = Math.min(to ?? Infinity, checkpoint?.leaf.seq ?? recorded - 1);
   const span = { chain, from, to: Math.max(end, from - 1) };
+  assertHeld();
   res.status(200).set({
     'content-type': 'application/jsonl; charset=utf-8',
     'content-disposition': `attachment; filename="audit-${chain.replace('~', '')}-${String(from)}-${String(span.to)}.jsonl"`,

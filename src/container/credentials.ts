@@ -18,7 +18,7 @@ export function buildCredentials(config: Config, secrets: Secrets, base: Base) {
   const { enabledRegions: regions } = config;
   const parts = buildVaultParts(config, secrets, base);
   const { identity, opened } = parts;
-  const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, identity);
+  const { assumer, roleSessions, roleStore, roleProof } = buildRoles(config, secrets, base, parts);
   const vault = new Vault({ ...parts, roleSessions });
   const credentials = new CredentialKeeper({ ...parts, audit, roleProof, vault });
   const roles = new RoleActivation({

@@ -3,6 +3,7 @@ import type { Config } from '../config/settings.ts';
 import type { IdentityCheck } from '../credentials/identity.ts';
 import { RoleProof } from '../credentials/role-proof.ts';
 import { RoleSessions } from '../credentials/role-sessions.ts';
+import type { RoleSessionsOptions } from '../credentials/role-sessions.ts';
 import { RoleStore } from '../credentials/role-store.ts';
 import { AwsRoleAssumer } from '../credentials/roles-aws.ts';
 import { errorFields } from '../observability/logger.ts';
@@ -12,8 +13,8 @@ import type { Base } from './base.ts';
 export function buildRoles(
   config: Config,
   secrets: Secrets,
-  { monotonic, logger, database, audit }: Base,
-  identity: IdentityCheck,
+  { monotonic, logger, database }: Base,
+  { identity, store }: { identity: IdentityCheck } & Pick<RoleSessionsOptions, 'store'>,
 ) {
   const assumer = new AwsRoleAssumer({
     regions: config.enabledRegions,
@@ -26,7 +27,7 @@ export function buildRoles(
   });
   const roleSessions = new RoleSessions({
     assumer,
-    audit,
+    store,
     clock: monotonic,
     max: config.openedCredentialsMax,
     onRefreshFailed: (error) => {

@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
-import { askingAws } from '../domain/audit.ts';
-import type { AuditTrail } from '../domain/audit.ts';
 import type { Clock } from '../domain/clock.ts';
 import type { AccessKey, AssumableRole, AwsCredential, StoredMaterial } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { RefreshingCache } from '../memory/refreshing-cache.ts';
 import type { Lasting } from '../memory/refreshing-cache.ts';
+import type { CredentialStore } from './credential-store.ts';
 import type { RoleAssumer } from './role-assumer.ts';
 import { sessionNameOf, sessionTagsOf } from './role.ts';
 import type { SecretPlace } from './secret-vault.ts';
@@ -15,7 +14,8 @@ import type { SessionPolicies } from './session-policy.ts';
 
 export interface RoleSessionsOptions {
   assumer: Pick<RoleAssumer, 'assume'>;
-  audit: AuditTrail;
+  /** Records each question, and refuses those of a credential or merchant that was stopped, by whatever replica. */
+  store: Pick<CredentialStore, 'recordAsking'>;
   /** Counts spans: the end of a session is so long after it was asked for, whatever the system's clock says. */
   clock: Clock;
   /** Most sessions held, of all merchants. */
@@ -122,8 +122,8 @@ export class RoleSessions implements Disposable {
     region: string,
     policies: SessionPolicies,
   ): Promise<Lasting<Session>> {
-    const { assumer, audit } = this.#options;
-    await audit.append(merchantId, askingAws(ACTOR, 'role', { source: 'stored', credentialId }));
+    const { assumer, store } = this.#options;
+    await store.recordAsking(merchantId, ACTOR, credentialId, 'role');
     const { accessKey, lifetimeMs } = await assumer.assume({
       roleArn,
       externalId,
@@ -137,8 +137,16 @@ export class RoleSessions implements Disposable {
   }
 }
 
+const REFUSALS: ReadonlySet<string> = new Set([
+  'credential.refused_by_aws',
+  'credential.not_found',
+  'credential.not_usable',
+  'merchant.not_active',
+]);
+
+/** By AWS, or because credential or merchant were stopped. Silence is no refusal. */
 function isRefused(error: unknown): boolean {
-  return error instanceof ServiceError && error.code === 'credential.refused_by_aws';
+  return error instanceof ServiceError && REFUSALS.has(error.code);
 }
 
 /** All that defines a session. Neither id can hold a slash, so no prefix is the beginning of another's. */

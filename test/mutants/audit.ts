@@ -142,7 +142,7 @@ export const AUDIT: readonly Mutant[] = [
   {
     name: 'A role is not assumed to sign with before that is recorded.',
     file: 'src/credentials/role-sessions.ts',
-    find: "    await audit.append(merchantId, askingAws(ACTOR, 'role', { source: 'stored', credentialId }));",
+    find: "    await store.recordAsking(merchantId, ACTOR, credentialId, 'role');",
     replace: '',
     test: AUDIT_EXPORT,
     testName: 'no audit, no effect',

@@ -310,7 +310,7 @@ function setUp(
         }),
     },
     roleSessions: new RoleSessions({
-      audit: { append: () => Promise.resolve() },
+      store: { recordAsking: () => Promise.resolve() },
       assumer: {
         assume: ({ region }) => step(`assume ${region}`, { accessKey: KEYS.session, lifetimeMs: 3_600_000 }),
       },

@@ -36,8 +36,9 @@ function setUp(lifetimeMs = 3_600_000) {
   const clock = { ms: 0, now: (): number => clock.ms };
   const asked: AssumeRoleAsk[] = [];
   const failures: Error[] = [];
+  const stopped: ServiceError[] = [];
   const sessions = new RoleSessions({
-    audit: { append: () => Promise.resolve() },
+    store: { recordAsking: () => (stopped[0] ? Promise.reject(stopped[0]) : Promise.resolve()) },
     clock,
     max: 100,
     random: () => 0.5,
@@ -58,7 +59,7 @@ function setUp(lifetimeMs = 3_600_000) {
       },
     },
   });
-  return { clock, asked, failures, sessions };
+  return { clock, asked, failures, stopped, sessions };
 }
 
 test('keys that sign themselves are their own signer, and their client keeps its name', async () => {
@@ -125,6 +126,21 @@ test('a merchant that takes its trust back is obeyed at the next refresh; an out
   await expect(get()).rejects.toThrow('no');
   expect(await get()).not.toEqual(first);
   expect(asked).toHaveLength(5);
+});
+
+test('of what was stopped elsewhere no session is renewed, and the one there was is forgotten', async () => {
+  const { sessions, clock, asked, stopped } = setUp();
+  const get = () => sessions.signerOf(PLACE, ROLE, 'us-east-1');
+  await get();
+  stopped.push(new ServiceError('credential.not_usable', 'frozen'));
+  clock.ms += 3_000_000;
+  await get();
+  await new Promise((resolve) => setImmediate(resolve));
+  await expect(get()).rejects.toThrow('frozen');
+  expect(asked).toHaveLength(1);
+  stopped.pop();
+  await get();
+  expect(asked).toHaveLength(2);
 });
 
 test('evicting a credential or a merchant forgets its sessions, and no others', async () => {

@@ -126,7 +126,6 @@ export class RotationKeys {
   }
 
   async #ownerOf(actor: Actor, { merchantId }: RotationName, stored: StoredCredential): Promise<KeyOwner> {
-    assertMayMakeKeys(stored);
     const { vault } = this.#parts;
     await vault.recordAsking(actor, merchantId, stored.id, 'keys');
     const credential = await vault.open(actor, merchantId, stored.id, stored.version);

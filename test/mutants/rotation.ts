@@ -128,9 +128,9 @@ export const ROTATING: readonly Mutant[] = [
   },
   {
     name: 'A frozen credential signs nothing at IAM.',
-    file: 'src/credentials/rotation-keys.ts',
-    find: '  assertActive(state);\n',
-    replace: "  if (state === 'unsafe') assertActive(state);\n",
+    file: 'src/credentials/openable-version-store.ts',
+    find: '  assertActive(await stateOf(merchantId, tx, credentialId));\n',
+    replace: '  await stateOf(merchantId, tx, credentialId);\n',
     test: ORDERED,
   },
   {

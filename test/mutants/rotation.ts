@@ -132,6 +132,7 @@ export const ROTATING: readonly Mutant[] = [
     find: '  assertActive(await stateOf(merchantId, tx, credentialId));\n',
     replace: '  await stateOf(merchantId, tx, credentialId);\n',
     test: ORDERED,
+    testName: 'before IAM is asked',
   },
   {
     name: 'A key at IAM that nobody needs does not wait for labels.',

@@ -355,6 +355,8 @@ describe('before IAM is asked anything', () => {
   const APPEND = 'FUNCTION audit_append(text, text, text, text, text, text, text)';
   const setStatus = ({ merchantId }: MerchantPerson, status: string) =>
     admin.query('UPDATE merchants SET status = $2 WHERE id = $1', [merchantId, status]);
+  const freeze = ({ credentialId }: MerchantPerson, state: string) =>
+    admin.query('UPDATE credentials SET state = $2 WHERE id = $1', [credentialId, state]);
   const trail = async ({ merchantId }: MerchantPerson) => {
     const { rows } = await admin.query<{ said: string }>(
       `SELECT concat_ws(' ', action, body::jsonb->>'about', CASE actor WHEN 'system' THEN actor END) AS said FROM audit_events
@@ -376,7 +378,7 @@ describe('before IAM is asked anything', () => {
     expect(row.due_in).toBeGreaterThan(10);
   }
 
-  test('that is on record; where it cannot be, or while the merchant is suspended, the key waits', async () => {
+  test('that is on record; where it cannot be, while the merchant is suspended or the credential frozen, the key waits', async () => {
     const { merchant, first, arn } = await newUser();
     expect((await atIam(merchant)).status).toBe(200);
     await setStatus(merchant, 'suspended');
@@ -385,6 +387,9 @@ describe('before IAM is asked anything', () => {
     await until('the labels are moved', async () => (await rowOf(merchant)).labelled === 'retired');
     await triedInVain(merchant, 'merchant.not_active');
     await setStatus(merchant, 'active');
+    await freeze(merchant, 'frozen');
+    await triedInVain(merchant, 'credential.not_usable');
+    await freeze(merchant, 'active');
     await admin.query(`REVOKE EXECUTE ON ${APPEND} FROM merchant_bedrock_app`);
     try {
       await triedInVain(merchant, 'rotation waits');

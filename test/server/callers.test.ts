@@ -1,14 +1,13 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { SignJWT } from 'jose';
 import pg from 'pg';
 import { AWS } from '../support/aws-keys.ts';
+import { JWT_SETTINGS, signJwt } from '../support/jwt.ts';
 import { converseBody, onboard, Person, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
-const JWT_SECRET = 'a shared secret of at least 32 characters';
 
 let service: TestService;
 let merchant: MerchantPerson;
@@ -16,10 +15,7 @@ let merchant: MerchantPerson;
 beforeAll(async () => {
   service = await startTestService({
     AUTH_DEV_TOKENS: 'true',
-    JWT_ALGORITHM: 'HS256',
-    JWT_SECRET,
-    JWT_ISSUER: 'https://issuer.example',
-    JWT_AUDIENCE: 'merchant-bedrock',
+    ...JWT_SETTINGS,
   });
   merchant = await onboard(service, 'merchant-a');
   await onboard(service, 'merchant-b', { awsKey: AWS.merchantB });
@@ -28,18 +24,8 @@ afterAll(async () => {
   await service[Symbol.asyncDispose]();
 });
 
-const jwt = (merchantId: string, scope: string) =>
-  new SignJWT({ merchant_id: merchantId, scope })
-    .setProtectedHeader({ alg: 'HS256' })
-    .setIssuer('https://issuer.example')
-    .setAudience('merchant-bedrock')
-    .setSubject('user-1')
-    .setIssuedAt()
-    .setExpirationTime('5m')
-    .sign(new TextEncoder().encode(JWT_SECRET));
-
 test('a JWT calls as its merchant, with its scopes only, and is named in the ledger and the trail', async () => {
-  const person = new Person(service.url, await jwt('merchant-a', 'invoke usage:read'));
+  const person = new Person(service.url, await signJwt('merchant-a', 'invoke usage:read'));
   const answer = await person.post('/api/merchants/merchant-a/bedrock/chat', {
     modelId: MODEL,
     prompt: 'hello',

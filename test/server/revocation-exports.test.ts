@@ -1,4 +1,3 @@
-import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
@@ -8,6 +7,7 @@ import pg from 'pg';
 import { createOperatorKey } from '../../scripts/operator-key.ts';
 import { revokeOperatorKey } from '../../scripts/cli/operator-keys.ts';
 import { Secret } from '../../src/domain/secret.ts';
+import { JWT_SETTINGS, signJwt } from '../support/jwt.ts';
 import { withAdmin } from '../support/limits.ts';
 import { onboard, Person } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
@@ -19,7 +19,6 @@ import type { TestService } from '../support/service.ts';
 
 /** What is promised, from the answer of the revocation. A look is far more frequent here. Milliseconds. */
 const BOUND_MS = 10_000;
-const JWT_SECRET = Buffer.alloc(32, 7).toString('base64');
 const date = (days: number) => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10);
 const DAYS = `from=${date(-1)}&to=${date(1)}`;
 const EXPORTS = [
@@ -38,13 +37,7 @@ let other: Replica;
 let operator: Person;
 
 beforeAll(async () => {
-  service = await startTestService({
-    REVOCATION_LOOK_MS: '200',
-    JWT_ALGORITHM: 'HS256',
-    JWT_ISSUER: 'https://issuer.example',
-    JWT_AUDIENCE: 'merchant-bedrock',
-    JWT_SECRET,
-  });
+  service = await startTestService({ REVOCATION_LOOK_MS: '200', ...JWT_SETTINGS });
   other = await startReplica(service);
   operator = new Person(other.url, service.operatorToken);
 });
@@ -195,7 +188,7 @@ describe('an export that nobody reads is cut off when', () => {
 
   test('the JWT of its reader runs out; and over HTTP/1.1 as well', async () => {
     const merchant = await newMerchant('merchant-jwt');
-    const exports = await beginAll(merchant, jwtOf(merchant.merchantId, 4));
+    const exports = await beginAll(merchant, await signJwt(merchant.merchantId, 'usage:read audit:read', 4));
     const tcp = await newMerchant('merchant-tcp', ROWS_OF_TCP);
     exports.push(...(await beginAll(tcp, tcp.token, 'h1')));
     await TAKEN[0]?.[1](tcp);
@@ -266,13 +259,4 @@ function newOperator() {
     scopes: ['ops:audit:read'],
     expiresInDays: 1,
   });
-}
-
-function jwtOf(merchant: string, seconds: number): string {
-  const iat = Math.floor(Date.now() / 1000);
-  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
-  const claims = { iss: 'https://issuer.example', aud: 'merchant-bedrock', sub: 'u', merchant_id: merchant };
-  const scope = 'usage:read audit:read';
-  const text = `${encode({ alg: 'HS256' })}.${encode({ ...claims, scope, iat, exp: iat + seconds })}`;
-  return `${text}.${createHmac('sha256', JWT_SECRET).update(text).digest('base64url')}`;
 }

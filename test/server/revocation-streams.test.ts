@@ -1,8 +1,8 @@
-import { createHmac } from 'node:crypto';
 import { BedrockRuntimeClient, ConverseStreamCommand } from '@aws-sdk/client-bedrock-runtime';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { NodeHttpHandler } from '@smithy/node-http-handler';
 import { AWS } from '../support/aws-keys.ts';
+import { JWT_SETTINGS, signJwt } from '../support/jwt.ts';
 import { converseBody, directHeaders, onboard, operatorOf, Person, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { withAdmin } from '../support/limits.ts';
@@ -18,7 +18,6 @@ const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 const PROMPT = 'STAND_IN_WORDS=40';
 /** What is promised. A look is far more frequent here, so a stream that takes this long was never cut. Milliseconds. */
 const BOUND_MS = 10_000;
-const JWT_SECRET = Buffer.alloc(32, 7).toString('base64');
 
 /** Where calls run, and where rights are taken away: two services, as on two machines. */
 let service: TestService;
@@ -44,13 +43,7 @@ const KINDS: readonly Kind[] = [
 const PROTOCOLS: readonly Protocol[] = ['h1', 'h2'];
 
 beforeAll(async () => {
-  service = await startTestService({
-    REVOCATION_LOOK_MS: '200',
-    JWT_ALGORITHM: 'HS256',
-    JWT_ISSUER: 'https://issuer.example',
-    JWT_AUDIENCE: 'merchant-bedrock',
-    JWT_SECRET,
-  });
+  service = await startTestService({ REVOCATION_LOOK_MS: '200', ...JWT_SETTINGS });
   other = await startReplica(service);
   operator = new Person(other.url, service.operatorToken);
   // All streams go on until somebody ends them: AWS falls silent after five frames.
@@ -238,7 +231,7 @@ describe('a stream of each kind, over HTTP/1.1 and HTTP/2, ends when', () => {
 
   test('the JWT of its caller runs out', async () => {
     const merchant = await onboard(service, 'merchant-jwt');
-    const token = jwtOf(merchant.merchantId, 4);
+    const token = await signJwt(merchant.merchantId, 'invoke', 4);
     const streams = await runAll(merchant, { authorization: `Bearer ${token}` });
     await expectCut('JWT', merchant.merchantId, streams);
     // The database knows nothing of it: nobody else's calls of that merchant are touched.
@@ -337,21 +330,3 @@ test('all the while nobody else was touched', async () => {
   expect(rows).toEqual(bystanders.map(() => ({ state: 'held', reason: null })));
   expect((await operatorOf(service).get('/api/ops/merchants')).status).toBe(200);
 });
-
-/** Signed with the secret of the service's issuer. */
-function jwtOf(merchantId: string, seconds: number): string {
-  const now = Math.floor(Date.now() / 1_000);
-  const claims = {
-    iss: 'https://issuer.example',
-    aud: 'merchant-bedrock',
-    sub: 'user-1',
-    iat: now,
-    exp: now + seconds,
-    merchant_id: merchantId,
-    scope: 'invoke',
-  };
-  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url');
-  const signed = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode(claims)}`;
-  const signature = createHmac('sha256', JWT_SECRET).update(signed).digest('base64url');
-  return `${signed}.${signature}`;
-}

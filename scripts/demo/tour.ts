@@ -82,7 +82,7 @@ async function printUsage(facts: DemoFacts): Promise<void> {
   console.log('\nUsage today, by credential source:\n');
   for (const { key, calls, tokens } of usage.groups) {
     console.log(
-      `  ${key.source.padEnd(16)} ${String(calls.settled)} calls, ${String(tokens.input)} tokens in, ${String(tokens.output)} out`,
+      `  ${key.source.padEnd(16)} ${String(calls.settled)} settled, ${String(tokens.input)} tokens in, ${String(tokens.output)} out`,
     );
   }
 }

@@ -4,6 +4,7 @@ import type { AwsIdentity } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { newCredentialId } from '../domain/ids.ts';
+import { endsUse } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { FreezeChange, FreezeStore } from './freeze-store.ts';
 import type { IdentityCheck } from './identity.ts';
@@ -124,16 +125,16 @@ export class CredentialKeeper {
 
   /**
    * Opens a credential as a call would, cache left out, and asks AWS who it is; a role is proven again. The outcome is recorded, good or bad.
+   * Calls go on with what is open, unless the outcome is a decision against the credential.
    * @throws ServiceError as `open` and `prepare`; credential.refused_by_aws also when it is of another account than the one it was stored for.
    */
   async test(actor: Actor, merchantId: MerchantId, credentialId: CredentialId): Promise<PassedTest> {
     const { store } = this.#parts;
     const stored = await store.get(merchantId, credentialId);
     const identity = await this.#askAws(actor, merchantId, stored).catch(async (error: unknown) => {
+      if (endsUse(error)) this.#parts.vault.forget(merchantId, credentialId);
       const failed = failedTest(error);
       if (failed !== undefined) await store.markTested(merchantId, actor, credentialId, failed);
-      // It may have become unsafe.
-      this.#parts.vault.forget(merchantId, credentialId);
       throw error;
     });
     await store.markTested(merchantId, actor, credentialId, { result: 'ok', outcome: 'allowed' });

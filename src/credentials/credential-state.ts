@@ -1,4 +1,5 @@
 import type { CredentialState } from '../domain/credential.ts';
+import type { ErrorCode } from '../domain/error-catalogue.ts';
 import { ServiceError } from '../domain/errors.ts';
 
 const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
@@ -7,6 +8,23 @@ const NOT_ACTIVE: Record<Exclude<CredentialState, 'active'>, string> = {
     'This credential failed its proof and is not used. POST /credentials/:cid/activate says what to mend, and proves it again.',
   frozen: 'This credential is frozen. Thaw it, or name another one.',
 };
+
+const ENDS_USE: ReadonlySet<ErrorCode> = new Set([
+  'credential.unsafe',
+  'credential.refused_by_aws',
+  'credential.unreadable',
+  'credential.not_found',
+  'credential.not_usable',
+  'merchant.not_active',
+]);
+
+/**
+ * Whether a failure is somebody's decision against a credential: of AWS, the vault or the database. What is in memory of it then signs no
+ * more. Silence, throttling and limits decide nothing, and calls go on with what is there: who tests in an outage must not make it theirs.
+ */
+export function endsUse(error: unknown): boolean {
+  return error instanceof ServiceError && ENDS_USE.has(error.code);
+}
 
 /** @throws ServiceError credential.not_usable */
 export function assertActive(state: CredentialState): void {

@@ -3,7 +3,7 @@ import type { Actor, AuditTrail } from '../domain/audit.ts';
 import type { AssumableRole } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
-import { otherRolePinned, stillFrozen } from './credential-state.ts';
+import { endsUse, otherRolePinned, stillFrozen } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { Leftovers } from './leftovers.ts';
 import type { RoleAssumer } from './role-assumer.ts';
@@ -100,9 +100,11 @@ export class RoleActivation {
       await proof.prove(of, role);
       const sealed = version > 0 ? undefined : await this.#seal(merchantId, credentialId, role);
       await this.#commit(of, { roleArn, unsafeCount, sealed }, makeDefault);
-    } finally {
-      forget(merchantId, credentialId);
+    } catch (error) {
+      if (endsUse(error)) forget(merchantId, credentialId);
+      throw error;
     }
+    forget(merchantId, credentialId);
     return store.get(merchantId, credentialId);
   }
 

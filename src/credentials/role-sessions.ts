@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../domain/clock.ts';
 import type { AccessKey, AssumableRole, AwsCredential, StoredMaterial } from '../domain/credential.ts';
-import { ServiceError } from '../domain/errors.ts';
 import type { CredentialId, MerchantId } from '../domain/ids.ts';
 import { RefreshingCache } from '../memory/refreshing-cache.ts';
 import type { Lasting } from '../memory/refreshing-cache.ts';
+import { endsUse } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { RoleAssumer } from './role-assumer.ts';
 import { sessionNameOf, sessionTagsOf } from './role.ts';
@@ -61,7 +61,7 @@ export class RoleSessions implements Disposable {
       ...(random && { random }),
       ...(onRefreshFailed && { onRefreshFailed }),
       // A merchant that takes its trust back is obeyed at the next refresh, and not when the session ends.
-      isFinal: isRefused,
+      isFinal: endsUse,
     });
   }
 
@@ -97,7 +97,7 @@ export class RoleSessions implements Disposable {
   async newSignerOf(place: SecretPlace, material: StoredMaterial, region: string): Promise<Signer> {
     if (material.kind !== 'assume-role') return this.signerOf(place, material, region);
     const { value } = await this.#assume(place, material, region, CALL_POLICIES).catch((error: unknown) => {
-      if (isRefused(error)) this.evict(place.merchantId, place.credentialId);
+      if (endsUse(error)) this.evict(place.merchantId, place.credentialId);
       throw error;
     });
     const { accessKey, serial } = value;
@@ -135,18 +135,6 @@ export class RoleSessions implements Disposable {
     this.#serial += 1;
     return { value: { accessKey, serial: this.#serial }, lifetimeMs };
   }
-}
-
-const REFUSALS: ReadonlySet<string> = new Set([
-  'credential.refused_by_aws',
-  'credential.not_found',
-  'credential.not_usable',
-  'merchant.not_active',
-]);
-
-/** By AWS, or because credential or merchant were stopped. Silence is no refusal. */
-function isRefused(error: unknown): boolean {
-  return error instanceof ServiceError && REFUSALS.has(error.code);
 }
 
 /** All that defines a session. Neither id can hold a slash, so no prefix is the beginning of another's. */

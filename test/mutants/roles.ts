@@ -82,7 +82,7 @@ export const ROLES: readonly Mutant[] = [
   {
     name: 'A merchant that withdraws its trust is obeyed at the next renewal.',
     file: 'src/credentials/role-sessions.ts',
-    find: 'isFinal: isRefused,',
+    find: 'isFinal: endsUse,',
     replace: 'isFinal: () => false,',
     test: 'test/unit/role-sessions.test.ts',
   },

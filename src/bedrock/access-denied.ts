@@ -43,6 +43,7 @@ const IAM =
 const MODEL_ACCESS =
   /don.t have access to the model|model access is denied|your account is not authorized|not subscribed|marketplace/i;
 const EXPLICIT = / with an explicit deny in (an? [a-z -]{3,64})/;
+const OWN_POLICY = 'an identity-based policy';
 const NO_POLICY = / because no ([a-zA-Z -]{3,64}?) allows/;
 /** Adding to a policy of the identity does not help where one of these is silent. */
 const GUARD_RAIL = /service control|resource control|boundary|session|endpoint/i;
@@ -62,6 +63,15 @@ function reasonOf(why: string): Pick<AccessDenial, 'by' | 'policy'> {
   return silent !== undefined && GUARD_RAIL.test(silent)
     ? { by: 'guard-rail', policy: silent }
     : { by: 'missing-permission' };
+}
+
+/**
+ * Whether AWS may have denied a session of a role for its age: "Revoke active sessions" is an explicit deny in a policy of the role, and AWS's
+ * words do not tell it from one of the action.
+ */
+export function mayBeEndOfSession(refusal: { type: string; message: string } | undefined): boolean {
+  if (refusal?.type !== 'AccessDeniedException') return false;
+  return readDenial(refusal.message, '').policy === OWN_POLICY;
 }
 
 /**

@@ -33,11 +33,20 @@ export interface Signer {
 interface Session {
   accessKey: AccessKey;
   serial: number;
+  /** By the clock of spans. */
+  askedAtMs: number;
+  /** AWS denied it what an end of the role's sessions would also deny. */
+  doubted: boolean;
 }
 
 /** No call begins with a session that ends sooner: signing, connecting and AWS's own check come after it was taken from here. */
 const MARGIN_MS = 60_000;
 const IDLE_MS = 15 * 60_000;
+/**
+ * A session that AWS refuses is replaced if it is older than this. A younger one is what AWS gives out now, and another would be refused as
+ * well: so however many calls are refused, one session a minute is asked for, of a quota that all merchants share.
+ */
+const REPLACED_FROM_MS = 60_000;
 /** A session is renewed for all who use it, and nobody waits. */
 const ACTOR = { subject: 'system', requestId: 'role-session' };
 
@@ -48,6 +57,8 @@ const ACTOR = { subject: 'system', requestId: 'role-session' };
 export class RoleSessions implements Disposable {
   readonly #options: RoleSessionsOptions;
   readonly #sessions: RefreshingCache<Session>;
+  /** Where each session that signs calls is kept, by itself: nobody can name one that he was not given. */
+  readonly #keys = new WeakMap<AwsCredential, string>();
   #serial = 0;
 
   constructor(options: RoleSessionsOptions) {
@@ -78,9 +89,12 @@ export class RoleSessions implements Disposable {
   ): Promise<Signer> {
     const poolKey = `${place.credentialId}:${String(place.version)}`;
     if (material.kind !== 'assume-role') return { credential: material, poolKey };
-    const { accessKey, serial } = await this.#sessions.get(keyOf(place, material, region, policies), () =>
-      this.#assume(place, material, region, policies),
-    );
+    const key = keyOf(place, material, region, policies);
+    const { accessKey, serial } = await this.#sessions.get(key, async () => {
+      const lasting = await this.#assume(place, material, region, policies);
+      this.#keys.set(lasting.value.accessKey, key);
+      return lasting;
+    });
     return { credential: accessKey, poolKey: `${poolKey}:${String(serial)}` };
   }
 
@@ -107,6 +121,34 @@ export class RoleSessions implements Disposable {
     };
   }
 
+  /**
+   * AWS refused this session itself: its role was made anew, or all that was given out before was ended. It is given up, if it is still the
+   * one in use: a hundred calls that are refused at one time do not end the session that came in its place.
+   * @returns whether `signerOf` would now give another; false for what is no session of a role.
+   */
+  refused(credential: AwsCredential): boolean {
+    const key = this.#keys.get(credential);
+    if (key === undefined) return false;
+    const held = this.#sessions.peek(key);
+    if (held?.accessKey !== credential) return true;
+    if (this.#isYoung(held)) return false;
+    this.#sessions.giveUp(key);
+    return true;
+  }
+
+  /**
+   * AWS denied what this session asked, as it does to all sessions from before an owner ended them ("Revoke active sessions"), but also for
+   * reasons of the call: so it is renewed behind the next call and serves until then. Once: a denial that stays is one of the call.
+   */
+  doubt(credential: AwsCredential): void {
+    const key = this.#keys.get(credential);
+    const held = key === undefined ? undefined : this.#sessions.peek(key);
+    if (key === undefined || held?.accessKey !== credential) return;
+    if (held.doubted || this.#isYoung(held)) return;
+    held.doubted = true;
+    this.#sessions.hasten(key);
+  }
+
   /** Forgets all sessions of a credential, or of a merchant. */
   evict(merchantId: MerchantId, credentialId?: CredentialId): void {
     this.#sessions.evict(credentialId === undefined ? `${merchantId}/` : `${merchantId}/${credentialId}/`);
@@ -116,13 +158,18 @@ export class RoleSessions implements Disposable {
     this.#sessions[Symbol.dispose]();
   }
 
+  #isYoung({ askedAtMs }: Session): boolean {
+    return this.#options.clock.now() - askedAtMs < REPLACED_FROM_MS;
+  }
+
   async #assume(
     { merchantId, credentialId }: SecretPlace,
     { roleArn, externalId }: AssumableRole,
     region: string,
     policies: SessionPolicies,
   ): Promise<Lasting<Session>> {
-    const { assumer, store } = this.#options;
+    const { assumer, clock, store } = this.#options;
+    const askedAtMs = clock.now();
     await store.recordAsking(merchantId, ACTOR, credentialId, 'role');
     const { accessKey, lifetimeMs } = await assumer.assume({
       roleArn,
@@ -133,7 +180,7 @@ export class RoleSessions implements Disposable {
       policies,
     });
     this.#serial += 1;
-    return { value: { accessKey, serial: this.#serial }, lifetimeMs };
+    return { value: { accessKey, serial: this.#serial, askedAtMs, doubted: false }, lifetimeMs };
   }
 }
 

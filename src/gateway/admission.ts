@@ -1,6 +1,7 @@
 import { requestHeadersForAws } from '../bedrock/headers.ts';
 import { assertModelInScope, parseModelId } from '../bedrock/model-id.ts';
 import type { CredentialResolver } from '../credentials/resolve.ts';
+import type { RoleSessions } from '../credentials/role-sessions.ts';
 import type { Rotations } from '../credentials/rotation.ts';
 import type { ResolvedCredential } from '../domain/credential.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -23,6 +24,7 @@ import type { Sharpen, Sharpening } from './sharpen.ts';
 export interface AdmissionParts {
   resolver: CredentialResolver;
   rotations: Pick<Rotations, 'other'>;
+  roleSessions: Pick<RoleSessions, 'refused'>;
   ledger: Ledger;
   merchants: Merchants;
   prices: PriceLookup;
@@ -89,15 +91,18 @@ export class Admission {
   }
 
   /**
-   * The same call with the other live version of its stored credential; undefined where there is none, or this was the second one already.
-   * Never another credential: what the first one resolved to is named.
-   * @param refused is void in the ledger.
+   * The same call with another key of its stored credential: a new session of its role, or the other live version. Undefined where there is
+   * none, or this was the second one already. Never another credential: what the first one resolved to is named.
+   * @param refused is void in the ledger; AWS refused its key.
    * @throws as `admit`. Cost where nothing is rotated: one transaction.
    */
   async admitOther(paid: PaidCall, { resolved }: Admitted): Promise<Admitted | undefined> {
-    const { credentialId, version } = resolved;
+    const { credentialId, version, region, accountId, credential } = resolved;
     if (credentialId === undefined || version === undefined || paid.pinned !== undefined) return undefined;
-    const pinned = await this.#parts.rotations.other(paid.merchant.id, credentialId, version);
+    const { rotations, roleSessions } = this.#parts;
+    const pinned = roleSessions.refused(credential)
+      ? { version, region, accountId }
+      : await rotations.other(paid.merchant.id, credentialId, version);
     return pinned && this.admit({ ...paid, choice: { kind: 'stored', credentialId }, pinned });
   }
 

@@ -1,9 +1,11 @@
 import { seenInHeaders, usageOfReply } from '../bedrock/usage-of-reply.ts';
+import { mayBeEndOfSession } from '../bedrock/access-denied.ts';
 import { classifyReply } from '../bedrock/aws-errors.ts';
 import { responseHeadersFromAws } from '../bedrock/headers.ts';
 import type { BedrockRuntime } from '../bedrock/runtime-aws.ts';
 import type { RuntimeReply } from '../bedrock/runtime.ts';
 import { UpstreamError } from '../bedrock/upstream-error.ts';
+import type { RoleSessions } from '../credentials/role-sessions.ts';
 import { ServiceError } from '../domain/errors.ts';
 import { STREAM_OPERATIONS } from '../domain/usage.ts';
 import { MadeBefore, StaleMerchant } from '../ledger/refusals.ts';
@@ -22,6 +24,7 @@ import type { Watch } from './watch.ts';
 export interface GatewayParts {
   admission: Admission;
   runtime: BedrockRuntime;
+  roleSessions: Pick<RoleSessions, 'doubt'>;
   answers: KeptAnswers;
   queue: FairQueue;
   /** Ends streams whose right ends. A call without a stream may finish: AWS would run it to its end, and bill it, all the same. */
@@ -78,14 +81,16 @@ export class Gateway {
     const sent = await this.#send(paid, admitted);
     if (sent.reply.status < 400) return this.#answer(paid, sent, goesOn);
     const refused = await this.#refused(sent);
-    return (await this.#withOtherVersion(paid, admitted, refused, goesOn)) ?? refused;
+    if (mayBeEndOfSession(refused.awsError)) this.#parts.roleSessions.doubt(admitted.resolved.credential);
+    return (await this.#withOtherKey(paid, admitted, refused, goesOn)) ?? refused;
   }
 
   /**
-   * While a credential is rotated, AWS may not know its new key everywhere yet, or not know the one before any more. A call that it refused
-   * for that did not run: its row is void, and it is made once more, with the other version of the same credential, under a row of its own.
+   * While a credential is rotated, AWS may not know its new key everywhere yet, or not know the one before any more; and sessions of a role end
+   * when it is made anew. A call that AWS refused for that did not run: its row is void, and it is made once more, with the other version of
+   * the same credential or a new session of the same role, under a row of its own.
    */
-  async #withOtherVersion(
+  async #withOtherKey(
     paid: PaidCall,
     first: Admitted,
     { awsError }: PaidReply,
@@ -97,7 +102,7 @@ export class Gateway {
     try {
       second = await this.#parts.admission.admitOther(paid, first);
     } catch (error) {
-      // The answer that is there already says what is wrong; that the other version cannot be used either does not help the caller.
+      // The answer that is there already says what is wrong; that there is no other key to use either does not help the caller.
       if ([ServiceError, MadeBefore, StaleMerchant].some((kind) => error instanceof kind)) return undefined;
       throw error;
     }

@@ -25,7 +25,7 @@ export interface PaidCall {
   requestedRegion?: string;
   /** Read anew what is otherwise remembered of the merchant's credential. */
   anew?: boolean;
-  /** This version of its stored credential and no other: the second try of a call whose first version AWS did not know. */
+  /** This version of its stored credential and no other: the second try of a call whose key AWS did not know. */
   pinned?: { version: number; region: string; accountId: string | undefined };
   /** Fires when the caller is gone. The call is then read on for its usage for a bounded time, and cut. */
   callerGone: AbortSignal;

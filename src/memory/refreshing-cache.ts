@@ -73,6 +73,22 @@ export class RefreshingCache<Value> implements Disposable {
     return Promise.resolve(entry.value);
   }
 
+  /** What is in memory, whether or not its end has come. Loads nothing, and counts as no use. */
+  peek(key: string): Value | undefined {
+    return this.#entries.peek(key)?.value;
+  }
+
+  /** Gives one value up, so that the next who asks waits for another; one that is being loaded already is that other. */
+  giveUp(key: string): void {
+    this.#entries.delete(key);
+  }
+
+  /** Has one value loaded anew as soon as somebody asks for it; till then, and if that fails, it serves on. */
+  hasten(key: string): void {
+    const entry = this.#entries.peek(key);
+    if (entry !== undefined) entry.refreshAt = Math.min(entry.refreshAt, this.#options.clock.now());
+  }
+
   /** Forgets every value whose key begins with `prefix`; what is being loaded for them is not kept. */
   evict(prefix: string): void {
     for (const key of [...this.#entries.keys()]) if (key.startsWith(prefix)) this.#entries.delete(key);

@@ -569,6 +569,53 @@ describe('in use', () => {
     expect(new Set(keys).size).toBe(2);
   });
 
+  test('what is tested or activated while STS is away goes on with the session it has', async () => {
+    const { id, roleArn } = await activeRole();
+    expect(await call(id)).toMatchObject({ status: 200 });
+    service.standIn.forget();
+    const fault = service.standIn.fault({
+      operation: 'AssumeRole',
+      status: 500,
+      type: 'InternalFailure',
+      times: 'always',
+    });
+    try {
+      for (const ask of [() => testOf(id), () => activate(id, roleArn)]) {
+        expect(await ask()).toMatchObject({ status: 502, json: { code: 'upstream.unreachable' } });
+        expect(await call(id)).toMatchObject({ status: 200 });
+      }
+    } finally {
+      fault.remove();
+    }
+    expect(new Set(runtimeCalls(service).map(({ accessKeyId }) => accessKeyId)).size).toBe(1);
+  });
+
+  test('a test or an activation that came too soon costs no session', async () => {
+    using _standing = monotonic.stand();
+    const { id, roleArn } = await activeRole();
+    expect(await call(id)).toMatchObject({ status: 200 });
+    service.standIn.forget();
+    for (const [what, body] of [
+      ['test', undefined],
+      ['activate', { roleArn }],
+    ] as const) {
+      const refused = await merchant.post(`/credentials/${id}/${what}`, body);
+      expect(refused).toMatchObject({ status: 429, json: { code: 'limit.rate_exceeded' } });
+      expect(await call(id)).toMatchObject({ status: 200 });
+    }
+    expect(assumed()).toEqual([]);
+  });
+
+  test('a test that AWS refuses ends the session', async () => {
+    const { id, roleArn } = await activeRole();
+    expect(await call(id)).toMatchObject({ status: 200 });
+    service.standIn.removeRole(roleArn);
+    expect(await testOf(id)).toMatchObject({ status: 422, json: { code: 'credential.refused_by_aws' } });
+    service.standIn.forget();
+    expect((await call(id)).status).toBe(422);
+    expect(runtimeCalls(service)).toEqual([]);
+  });
+
   test('a hundred first calls at once are one session', async () => {
     const { id, externalId } = await activeRole();
     service.standIn.forget();
@@ -677,6 +724,142 @@ describe('in use', () => {
     }
     for (const accessKeyId of sessions) expect(all).not.toContain(accessKeyId);
     expect(all).not.toMatch(/ASIA[0-9A-F]{16}/);
+  });
+});
+
+describe('a session that AWS refuses', () => {
+  const MINUTE_MS = 61_000;
+  const NOT_KNOWN = { service: 'bedrock-runtime', status: 403, type: 'UnrecognizedClientException' } as const;
+  const DENIED = {
+    service: 'bedrock-runtime',
+    status: 403,
+    type: 'AccessDeniedException',
+    message:
+      `User: arn:aws:sts::${ACCOUNT}:assumed-role/x/y is not authorized to perform: bedrock:InvokeModel on resource: ` +
+      `arn:aws:bedrock:us-east-1::foundation-model/${MODEL} with an explicit deny in an identity-based policy`,
+  } as const;
+
+  /** One that signed a call some time ago, and the id of its session's key. */
+  async function usedRole(): Promise<{ id: string; session: string }> {
+    const { id } = await activeRole();
+    expect(await call(id)).toMatchObject({ status: 200 });
+    const session = runtimeCalls(service).at(-1)?.accessKeyId ?? '';
+    monotonic.forward(MINUTE_MS);
+    service.standIn.forget();
+    return { id, session };
+  }
+
+  async function rowsOf(id: string): Promise<string[]> {
+    const { rows } = await admin.query<{ state: string }>(
+      'SELECT state FROM calls WHERE credential_id = $1 ORDER BY id',
+      [id],
+    );
+    return rows.map(({ state }) => state);
+  }
+
+  const signers = () => runtimeCalls(service).map(({ accessKeyId = '' }) => accessKeyId);
+
+  test.each(['converse', 'converse-stream'])(
+    '%s: the call is made once more with a new one, under a row of its own and the same Idempotency-Key',
+    async (operation) => {
+      const { id, session } = await usedRole();
+      service.standIn.fault({ ...NOT_KNOWN, accessKeyId: session, times: 'always' });
+      const send = () =>
+        merchant.post(`/model/${MODEL}/${operation}`, converseBody('hello'), {
+          'x-bedrock-credential-id': id,
+          'idempotency-key': `refused session ${operation}`.replaceAll(' ', '-'),
+        });
+      const answer = await send();
+      expect(answer.status).toBe(200);
+      expect(await rowsOf(id)).toEqual(['settled', 'void', 'settled']);
+      expect(signers()).toEqual([session, expect.not.stringMatching(session)]);
+      expect(runtimeCalls(service).map(({ executed }) => executed)).toEqual([false, true]);
+      expect(assumed()).toHaveLength(1);
+
+      const again = await send();
+      expect(again.headers.get('x-bedrock-idempotent-replay')).toBe('true');
+      expect(again.text).toBe(answer.text);
+      expect(await call(id)).toMatchObject({ status: 200 });
+      expect(signers().slice(2)).toEqual(signers().slice(1, 2));
+      expect(assumed()).toHaveLength(1);
+    },
+  );
+
+  test('in a hundred calls at once: all are answered, and one session is asked for', async () => {
+    const { id, session } = await usedRole();
+    service.standIn.fault({ ...NOT_KNOWN, accessKeyId: session, times: 'always' });
+    const answers = await Promise.all(Array.from({ length: 100 }, () => call(id)));
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+    expect(assumed()).toHaveLength(1);
+    expect(new Set(signers()).size).toBe(2);
+  });
+
+  test('the new one is refused too: that is the answer, and the next call asks for no other', async () => {
+    const { id, session } = await usedRole();
+    const fault = service.standIn.fault({ ...NOT_KNOWN, times: 'always' });
+    try {
+      const answer = await call(id);
+      expect(answer.status).toBe(403);
+      expect(answer.headers.get('x-bedrock-error-code')).toBe('credential.refused_by_aws');
+      expect(await rowsOf(id)).toEqual(['settled', 'void', 'void']);
+      expect(signers()).toEqual([session, expect.not.stringMatching(session)]);
+      expect(
+        (await merchant.post('/chat', { modelId: MODEL, prompt: 'x', credentialId: id })).json,
+      ).toMatchObject({ code: 'credential.refused_by_aws' });
+      expect(signers()).toHaveLength(3);
+      expect(assumed()).toHaveLength(1);
+    } finally {
+      fault.remove();
+    }
+  });
+
+  test('STS does not let the service in any more: the refusal is the answer, and the session is gone', async () => {
+    const { id, roleArn } = await activeRole();
+    expect(await call(id)).toMatchObject({ status: 200 });
+    const session = runtimeCalls(service).at(-1)?.accessKeyId ?? '';
+    monotonic.forward(MINUTE_MS);
+    service.standIn.removeRole(roleArn);
+    service.standIn.fault({ ...NOT_KNOWN, accessKeyId: session, times: 'always' });
+    expect((await call(id)).headers.get('x-bedrock-error-code')).toBe('credential.refused_by_aws');
+    expect(await rowsOf(id)).toEqual(['settled', 'void']);
+    const next = await merchant.post('/chat', { modelId: MODEL, prompt: 'x', credentialId: id });
+    expect(next.json).toMatchObject({ code: 'credential.refused_by_aws', refusal: 'role-denied' });
+  });
+
+  test('an explicit deny may be the end of its sessions: renewed once behind the next call, nothing is made again', async () => {
+    const { id, session } = await usedRole();
+    const fault = service.standIn.fault({ ...DENIED, accessKeyId: session, times: 'always' });
+    expect((await call(id)).status).toBe(403);
+    expect(await rowsOf(id)).toEqual(['settled', 'void']);
+    expect(assumed()).toEqual([]);
+    for (const end = Date.now() + 20_000; (await call(id)).status !== 200; )
+      expect(Date.now()).toBeLessThan(end);
+    expect(assumed()).toHaveLength(1);
+    fault.remove();
+
+    // A deny of the action meets the new session as well, and asks for no other.
+    service.standIn.fault({ ...DENIED, times: 3 });
+    for (let times = 0; times < 3; times += 1) expect((await call(id)).status).toBe(403);
+    expect(await call(id)).toMatchObject({ status: 200 });
+    expect(assumed()).toHaveLength(1);
+  });
+
+  test('an explicit deny while STS is away: the session serves on', async () => {
+    const { id, session } = await usedRole();
+    const away = service.standIn.fault({
+      operation: 'AssumeRole',
+      status: 500,
+      type: 'InternalFailure',
+      times: 'always',
+    });
+    try {
+      service.standIn.fault(DENIED);
+      expect((await call(id)).status).toBe(403);
+      for (let times = 0; times < 3; times += 1) expect(await call(id)).toMatchObject({ status: 200 });
+      expect(new Set(signers())).toEqual(new Set([session]));
+    } finally {
+      away.remove();
+    }
   });
 });
 

@@ -52,6 +52,9 @@ const AWS_FAULTS = {
   Bedrock: { service: 'bedrock-runtime' },
 } as const satisfies Record<string, FaultRule>;
 
+/** What a test of a credential asks, and calls need not. */
+const TESTED: ReadonlySet<Dependency> = new Set(['KMS', 'Secrets Manager', 'STS']);
+
 /** What came of one request during a fault, and after it. */
 export interface Observed {
   /** In the words of expected.ts. */
@@ -63,11 +66,15 @@ export interface Observed {
   recoveredMs: number;
   /** Credentials that were stored although the answer was an error. */
   stored: number;
+  /** What the same request is answered during the same fault after somebody tested its credential; undefined where that was not tried. */
+  afterTest: string | undefined;
 }
 
 interface Cell {
   name: Case;
   person: MerchantPerson;
+  /** Of calls with a stored one. */
+  credentialId?: string;
   /** The key that may sign, and no other. */
   keyId: string;
   send: (words: string) => Promise<Answer>;
@@ -141,6 +148,7 @@ export class FaultHouse implements AsyncDisposable {
         };
       }),
     );
+    const afterTests = await Promise.all(cells.map((cell) => this.#afterTest(cell)));
     await this.#mend();
     const mendedAt = performance.now();
     const after = await Promise.all(cells.map((cell) => recovery(cell, mendedAt)));
@@ -157,7 +165,10 @@ export class FaultHouse implements AsyncDisposable {
         if (answer !== undefined) this.#answers.push(answer.text, ...answer.headers.values());
         if (cell.name !== 'store') this.#prompts.set(`prompt of ${how}, ${cell.name}`, cell.words);
         const told = answer === undefined ? 'no answer' : `${inWords(answer)}${await this.#inBooks(answer)}`;
-        return [cell.name, { answer: told, tookMs, sent, recoveredMs: after[i] ?? Infinity, stored }];
+        return [
+          cell.name,
+          { answer: told, tookMs, sent, recoveredMs: after[i] ?? Infinity, stored, afterTest: afterTests[i] },
+        ];
       }),
     );
     return Object.fromEntries(seen) as Record<Case, Observed>;
@@ -184,6 +195,14 @@ export class FaultHouse implements AsyncDisposable {
     const person = await onboard(this.service, id);
     this.#tokens.push(person.token ?? '');
     return person;
+  }
+
+  /** Without what a call asks of them, tests ask KMS, Secrets Manager and STS anew. */
+  async #afterTest({ person, credentialId, words, send }: Cell): Promise<string | undefined> {
+    if (credentialId === undefined || !TESTED.has(this.#what)) return undefined;
+    await soon(person.post(`/credentials/${credentialId}/test`, {}), NO_ANSWER_MS);
+    const answer = await soon(send(`again ${words}`), NO_ANSWER_MS);
+    return answer && `${inWords(answer)}${await this.#inBooks(answer)}`;
   }
 
   #statesAfterSweep(): Promise<Record<string, number>> {
@@ -217,10 +236,14 @@ export class FaultHouse implements AsyncDisposable {
     };
     const by = (person: MerchantPerson, credential: object) => (words: string) =>
       chat(person, words, credential);
+    const stored = (name: Case, person: MerchantPerson, credentialId: string): Cell => ({
+      ...cell(name, person, by(person, { credentialId })),
+      credentialId,
+    });
     return [
-      cell('stored, never opened', stranger, by(stranger, { credentialId: stranger.credentialId })),
-      cell('stored, open', settled, by(settled, { credentialId: settled.credentialId })),
-      cell('stored, opened before', settled, by(settled, { credentialId: other })),
+      stored('stored, never opened', stranger, stranger.credentialId),
+      stored('stored, open', settled, settled.credentialId),
+      stored('stored, opened before', settled, other),
       cell('direct, new', stranger, by(stranger, directFields())),
       cell('direct, known', settled, by(settled, directFields())),
       cell('store', settled, (words) => settled.post('/credentials', newCredential(words))),

@@ -44,6 +44,8 @@ describe.each(rows)('$what $how', ({ what, how, answers }) => {
   test.each(CASES)('%s', (name) => {
     const cell = observed(what, how, name);
     expect(cell.answer).toBe(answers[name]);
+    // Who tests a credential in an outage does not make it one of those who call with it.
+    if (cell.afterTest !== undefined) expect(cell.afterTest).toBe(answers[name]);
     const { sent } = cell;
     // Sent once at most, and only where the ledger says that it may have run.
     const mayRun = /settled|unknown/.test(cell.answer);

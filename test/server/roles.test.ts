@@ -832,7 +832,7 @@ describe('a session that AWS refuses', () => {
     expect((await call(id)).status).toBe(403);
     expect(await rowsOf(id)).toEqual(['settled', 'void']);
     expect(assumed()).toEqual([]);
-    for (const end = Date.now() + 20_000; (await call(id)).status !== 200; )
+    for (const end = Date.now() + 20_000; (await call(id)).status !== 200;)
       expect(Date.now()).toBeLessThan(end);
     expect(assumed()).toHaveLength(1);
     fault.remove();

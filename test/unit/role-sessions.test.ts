@@ -1,4 +1,4 @@
-import { expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import type { AssumeRoleAsk } from '../../src/credentials/role-assumer.ts';
 import { RoleSessions } from '../../src/credentials/role-sessions.ts';
@@ -105,6 +105,78 @@ test.each<[string, Parameters<RoleSessions['signerOf']>]>([
   expect(theirs.credential).not.toEqual(mine.credential);
   expect(theirs.poolKey).not.toBe(mine.poolKey);
   expect(await sessions.signerOf(PLACE, ROLE, 'us-east-1')).toEqual(mine);
+});
+
+describe('a session that AWS refuses', () => {
+  async function refusedAfter(ageMs: number) {
+    const house = setUp();
+    const get = () => house.sessions.signerOf(PLACE, ROLE, 'us-east-1');
+    const { credential: old } = await get();
+    house.clock.ms += ageMs;
+    return { ...house, get, old };
+  }
+
+  test('is given up once, and never the one that came in its place', async () => {
+    const { sessions, clock, asked, get, old } = await refusedAfter(60_000);
+    expect(sessions.refused(old)).toBe(true);
+    const fresh = await get();
+    expect(fresh.credential).not.toBe(old);
+    clock.ms += 120_000;
+    for (let times = 0; times < 100; times += 1) expect(sessions.refused(old)).toBe(true);
+    expect(await get()).toEqual(fresh);
+    expect(asked).toHaveLength(2);
+  });
+
+  test('stays while it is young: another would be refused as well', async () => {
+    const { sessions, asked, get, old } = await refusedAfter(59_999);
+    expect(sessions.refused(old)).toBe(false);
+    expect((await get()).credential).toBe(old);
+    expect(asked).toHaveLength(1);
+  });
+
+  test('while it is renewed: the one that comes is the other', async () => {
+    const { sessions, asked, get, old } = await refusedAfter(3_600_000 * 0.8);
+    void get();
+    expect(sessions.refused(old)).toBe(true);
+    expect((await get()).credential).not.toBe(old);
+    expect(asked).toHaveLength(2);
+  });
+
+  test('what is no session of a role is left alone', async () => {
+    const { sessions } = await refusedAfter(60_000);
+    const key: AccessKey = { kind: 'access-key', accessKeyId: 'AKIA', secretAccessKey: new Secret('s') };
+    await sessions.signerOf(PLACE, key, 'us-east-1');
+    const { credential: another } = await sessions.newSignerOf(PLACE, ROLE, 'us-east-1');
+    for (const one of [key, another]) {
+      expect(sessions.refused(one)).toBe(false);
+      sessions.doubt(one);
+    }
+  });
+
+  test('one that is doubted serves on while it is renewed, and is doubted once', async () => {
+    const { sessions, clock, failures, asked, get, old } = await refusedAfter(59_999);
+    const settled = () => new Promise((resolve) => setImmediate(resolve));
+    sessions.doubt(old);
+    await get();
+    expect(asked).toHaveLength(1);
+    clock.ms += 1;
+    failures.push(new ServiceError('upstream.unreachable', 'down'));
+    for (let times = 0; times < 3; times += 1) {
+      sessions.doubt(old);
+      expect((await get()).credential).toBe(old);
+      await settled();
+    }
+    expect(asked).toHaveLength(2);
+    clock.ms += 15_000;
+    await get();
+    await settled();
+    expect((await get()).credential).not.toBe(old);
+    expect(asked).toHaveLength(3);
+    clock.ms += 60_000;
+    sessions.doubt(old);
+    await get();
+    expect(asked).toHaveLength(3);
+  });
 });
 
 test('a merchant that takes its trust back is obeyed at the next refresh; an outage of STS is not felt', async () => {

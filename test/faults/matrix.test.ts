@@ -19,7 +19,7 @@ const leaks = new Map<Dependency, string[]>();
 /** All of it is seen first, everything that can be broken in its own house and all houses at one time; then it is compared. */
 beforeAll(async () => {
   await Promise.all(DEPENDENCIES.map(observeAll));
-}, 120_000);
+}, 180_000);
 
 async function observeAll(what: Dependency): Promise<void> {
   await using house = await FaultHouse.start(what);

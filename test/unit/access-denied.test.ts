@@ -1,5 +1,11 @@
 import { describe, expect, test } from '@jest/globals';
-import { denialOfCall, howToAllow, missingStatement, readDenial } from '../../src/bedrock/access-denied.ts';
+import {
+  denialOfCall,
+  howToAllow,
+  mayBeEndOfSession,
+  missingStatement,
+  readDenial,
+} from '../../src/bedrock/access-denied.ts';
 import { classifyReply, explainedBody, serviceErrorOf } from '../../src/bedrock/aws-errors.ts';
 
 const WHO = 'arn:aws:sts::111122223333:assumed-role/bedrock/session';
@@ -51,6 +57,10 @@ describe('what AWS says of a denial', () => {
     expect(missingStatement(denial) === undefined).toBe(by === 'explicit-deny');
     // The policy of a role's session is this service's own.
     expect(howToAllow(denial).includes('operator')).toBe(policy === 'session policy');
+    // IAM writes an end of sessions into the role's own policies.
+    const ofItself = policy === 'an identity-based policy';
+    expect(mayBeEndOfSession({ type: 'AccessDeniedException', message: DENIED + why })).toBe(ofItself);
+    expect(mayBeEndOfSession({ type: 'ValidationException', message: DENIED + why })).toBe(false);
   });
 
   test.each([

@@ -38,7 +38,7 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A call that AWS refused for its key is made again with the other version.',
     file: 'src/gateway/gateway.ts',
-    find: 'return (await this.#withOtherVersion(paid, admitted, refused, goesOn)) ?? refused;',
+    find: 'return (await this.#withOtherKey(paid, admitted, refused, goesOn)) ?? refused;',
     replace: 'return refused;',
     test: ROTATION,
   },

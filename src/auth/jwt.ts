@@ -107,7 +107,7 @@ function principalOf(
     merchantId,
     subject: `jwt:${subject}`,
     scopes,
-    expiresAtMs: endOf(payload) * 1_000,
+    expiresAtMs: (endOf(payload) + CLOCK_TOLERANCE_SECONDS) * 1_000,
   };
 }
 

@@ -111,7 +111,7 @@ function principalOf(
   };
 }
 
-/** The earlier of its own expiry and its greatest age; jose checked that both claims are there. Seconds since 1970. */
+/** The earlier of its own expiry and its greatest age, both before any tolerance; jose checked that both claims are there. Seconds since 1970. */
 function endOf({ exp = 0, iat = 0 }: JWTPayload): number {
   return Math.min(exp, iat + AGE_MAX_SECONDS);
 }

@@ -61,11 +61,12 @@ describe('HS256', () => {
       merchantId: 'acme',
       subject: 'jwt:user-1',
       scopes: ['invoke', 'usage:read'],
-      expiresAtMs: (seconds + 600) * 1_000,
+      // With what clocks may differ, as it is taken for so long.
+      expiresAtMs: (seconds + 600 + 30) * 1_000,
     });
     expect(await verify(await hs256({ exp: seconds + 7_200 }))).toMatchObject({
       // It was issued a minute ago, and lives for an hour at most.
-      expiresAtMs: (seconds - 60 + 3_600) * 1_000,
+      expiresAtMs: (seconds - 60 + 3_600 + 30) * 1_000,
     });
     expect(await verify(await hs256({ scope: ['audit:read', 7] }))).toMatchObject({ scopes: ['audit:read'] });
     expect(await verify(await hs256({ scope: undefined }))).toMatchObject({ scopes: [] });

@@ -124,7 +124,11 @@ describe('an issuer that is well', () => {
     expect(await send(await sign())).toBe('in');
     for (const expected of [1, 2]) {
       const answers: string[] = [];
-      for (let n = 0; n < 20; n += 1) answers.push(await send(await sign(`unknown-${String(n)}`)));
+      for (let n = 0; n < 20; n += 1) {
+        answers.push(await send(await sign(`unknown-${String(n)}`)));
+        // Beyond the pause between any two fetches.
+        clock.time += 0.5 * SECOND_MS;
+      }
       expect([new Set(answers), fetches]).toEqual([new Set(['401']), expected]);
       clock.time += 30 * SECOND_MS;
     }

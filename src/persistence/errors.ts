@@ -37,7 +37,8 @@ export async function translateDatabaseErrors<T>(work: () => Promise<T>): Promis
     if (error instanceof ServiceError || isAboutTheStatement(error) || isOurMistake(error)) throw error;
     throw new ServiceError(
       'ledger.unavailable',
-      'The database does not answer. Nothing was done; try again shortly.',
+      // It may have done what it was asked before its answer was lost. Who knows better says so (domain/errors.ts, nothingDone).
+      'The database does not answer. What only reads can be sent again shortly; of a change it is not known whether it was made: look (GET …) before you send it again.',
       { cause: error, retryAfterSeconds: 5 },
     );
   }

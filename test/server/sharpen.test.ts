@@ -195,13 +195,14 @@ describe('a refusal stands', () => {
     ['breaks off', { cutBody: true }],
     ['cannot be reached', { reset: true }],
     ['never answers', { hangHeaders: true }],
-    ['answers slowly', { beforeHeadersHangMs: 4_000 }],
+    ['answers slowly', { beforeHeadersHangMs: 25_000 }],
   ])('as it was, where CountTokens %s', async (_how, fault) => {
     service.standIn.fault({ operation: 'CountTokens', ...fault });
     const merchant = await newMerchant(hardTokens(5_000));
     const startedAt = performance.now();
     const told = await refusedOf(merchant, converseBody(PROMPT, OUTPUT));
-    expect(performance.now() - startedAt).toBeLessThan(3_500);
+    // Not for as long as AWS takes.
+    expect(performance.now() - startedAt).toBeLessThan(12_000);
     expect(Number(/can need (\d+)/.exec(told)?.[1])).toBeGreaterThan(10_000);
     expect(counts()).toHaveLength(1);
   });

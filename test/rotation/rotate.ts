@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Chance } from '../crash/chance.ts';
-import { OVERLAP_MS, until } from './town.ts';
+import { until } from '../support/until.ts';
+import { OVERLAP_MS } from './town.ts';
 import type { Citizen, Key, Town } from './town.ts';
 
 export interface Rotator {

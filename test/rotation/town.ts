@@ -16,7 +16,7 @@ export const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 /** The part of every secret that all of them share, so that looking for all is looking for one. */
 const IN_EVERY_SECRET = `town/${randomBytes(15).toString('base64')}`;
 /** Long enough for streams that begin before a rotation and end after it. Milliseconds. */
-export const OVERLAP_MS = 1_000;
+export const OVERLAP_MS = 2_000;
 
 export interface TownOptions {
   database: TestDatabase;

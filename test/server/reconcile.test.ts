@@ -8,6 +8,7 @@ import { converseBody, MerchantPerson, onboard, operatorOf } from '../support/pe
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { awayFromMidnight } from '../support/calendar.ts';
 import { takeOver } from '../support/take-over.ts';
 import { eventually, until } from '../support/until.ts';
 
@@ -23,6 +24,7 @@ let service: TestService;
 let ownLook: () => Promise<void>;
 let merchants = 0;
 
+beforeAll(() => awayFromMidnight(), 180_000);
 beforeAll(async () => {
   service = await startTestService({ DRAIN_TIMEOUT_MS: '1500' });
   ownLook = takeOver(service.service, 'reconcile');

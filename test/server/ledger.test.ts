@@ -37,6 +37,8 @@ beforeAll(async () => {
     onPoolError: () => undefined,
   });
   store = new LedgerStore(connection, { processId: randomUUID() });
+  // Nobody says every few seconds that it lives, as a service does; a sweep must not take it for dead.
+  await store.keepAlive(3_600);
 });
 afterAll(async () => {
   await connection[Symbol.asyncDispose]();

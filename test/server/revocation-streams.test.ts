@@ -46,7 +46,12 @@ const KINDS: readonly Kind[] = [
 const PROTOCOLS: readonly Protocol[] = ['h1', 'h2'];
 
 beforeAll(async () => {
-  service = await startTestService({ REVOCATION_LOOK_MS: '200', ...JWT_SETTINGS });
+  service = await startTestService({
+    REVOCATION_LOOK_MS: '200',
+    // AWS is silent for as long as this file takes.
+    UPSTREAM_IDLE_TIMEOUT_MS: '300000',
+    ...JWT_SETTINGS,
+  });
   other = await startReplica(service);
   operator = new Person(other.url, service.operatorToken);
   // All streams go on until somebody ends them: AWS falls silent after five frames.

@@ -13,6 +13,7 @@ import type { FaultHandle } from '../aws/faults.ts';
 import type { Replica } from '../support/replicas.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { takeOver } from '../support/take-over.ts';
 import { eventually, until } from '../support/until.ts';
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
@@ -53,6 +54,8 @@ beforeAll(async () => {
     ...JWT_SETTINGS,
   });
   other = await startReplica(service);
+  // A test here ends an overlap by itself.
+  for (const one of [service.service, other.service]) takeOver(one, 'rotate');
   operator = new Person(other.url, service.operatorToken);
   // All streams go on until somebody ends them: AWS falls silent after five frames.
   silence = service.standIn.fault({ pathIncludes: 'stream', stallAtEvent: 5, times: 'always' });

@@ -55,7 +55,7 @@ export async function build(config: Config, secrets: Secrets, overrides: Overrid
 }
 
 async function assemble(config: Config, secrets: Secrets, base: Base): Promise<Service> {
-  const { logger, database, audit } = base;
+  const { clock, logger, database, audit } = base;
   const { closers, leftovers, rotationWorker, ...credentials } = buildCredentials(config, secrets, base);
   const { apiKeyStore, apiKeys, rehash, verify } = buildCallers(config, secrets, base);
   const { merchants, ...keeping } = buildMerchants(config, base, { ...credentials, apiKeys });
@@ -70,15 +70,15 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     apiKeys,
     apiKeyStore,
     audit,
-    bodyBudget: buildBodyBudget(config),
     checkpoints,
+    clock,
     health: healthOf(database, books.spool),
-    limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     logger,
     merchants,
     models: bedrock.models,
     openApi: openApiDocument(ROUTES),
     ...buildReports(base),
+    ...buildRequestLimits(config),
     ...keeping,
     ...calls,
     ...credentials,
@@ -116,15 +116,19 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
   });
 }
 
-/** A part that holds the largest body at least. */
-function buildBodyBudget(config: Config): BodyBudget {
+function buildRequestLimits(config: Config): Pick<Services, 'bodyBudget' | 'limits'> {
   const {
     inFlightBodyBytesMax: all,
     inFlightBodySharePercent: share,
     wireBodyBytesMax,
     jsonBodyBytesMax,
   } = config;
-  return new BodyBudget(all, Math.max((all * share) / 100, wireBodyBytesMax, jsonBodyBytesMax));
+  // A merchant's part holds the largest body at least.
+  const part = Math.max((all * share) / 100, wireBodyBytesMax, jsonBodyBytesMax);
+  return {
+    bodyBudget: new BodyBudget(all, part),
+    limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
+  };
 }
 
 function healthOf(database: Database, spool: { full: boolean } | undefined): Services['health'] {

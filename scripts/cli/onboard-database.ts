@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { userInfo } from 'node:os';
 import type { Secrets } from '../../src/config/secrets.ts';
 import type { Config } from '../../src/config/settings.ts';
-import { ServiceError } from '../../src/domain/errors.ts';
+import { nothingDone, ServiceError } from '../../src/domain/errors.ts';
 import { onboardMerchant } from '../../src/http/handlers/ops/create-merchant.ts';
 import { newLogger } from '../../src/observability/logger.ts';
 import type { Service } from '../../src/service.ts';
@@ -24,7 +24,8 @@ export async function buildService(config: Config, secrets: Secrets): Promise<Se
   try {
     return await build(config, secrets, { logger });
   } catch (error) {
-    const reason = error instanceof ServiceError ? `${error.code}\n  ${error.detail}` : messageOf(error);
+    const known = nothingDone(error);
+    const reason = known instanceof ServiceError ? `${known.code}\n  ${known.detail}` : messageOf(error);
     throw new Failure(`Not onboarded, nothing was written: ${reason}`);
   }
 }

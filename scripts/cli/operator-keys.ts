@@ -77,6 +77,8 @@ export function listOperatorKeys(adminUrl: string): Promise<ListedKey[]> {
 /** Revokes a key; one that was revoked before stays so. @throws Failure, also when there is no such key. */
 export function revokeOperatorKey(adminUrl: string, id: string): Promise<void> {
   return inTransaction(adminUrl, async (client) => {
+    // The head first, as everywhere: what an operator does locks it and then the key.
+    await client.query('SELECT 1 FROM audit_heads WHERE merchant_id = $1 FOR UPDATE', [SYSTEM_CHAIN]);
     const { rows } = await client.query<{ revoked_at: Date | null }>(
       'SELECT revoked_at FROM operator_keys WHERE id = $1 FOR UPDATE',
       [id],

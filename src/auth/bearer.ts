@@ -12,7 +12,10 @@ export interface BearerFrom {
   gone?: Gone;
 }
 
-/** Whose token this is; undefined when it is nobody's. @throws ServiceError auth.too_many_failures | request.aborted | ledger.unavailable */
+/**
+ * Whose token this is; undefined when it is nobody's.
+ * @throws ServiceError auth.too_many_failures | auth.unavailable | request.aborted | ledger.unavailable
+ */
 export type VerifyBearer = (token: string, from: BearerFrom) => Promise<Principal | undefined>;
 
 export interface BearerParts {
@@ -28,7 +31,8 @@ const JWT_FORM = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$/;
 /**
  * One kind of token, one verifier: its form decides, and a token that one refuses is not shown to another.
  * Who fails too often is refused before the database is asked. A token that this process has seen to be good is never refused for
- * what others send from the same address or for the same key; nor is one that needs no database, if it is good.
+ * what others send from the same address or for the same key; nor is one that needs no database, if it is good. Where nobody can say, it is
+ * no failure.
  */
 export function newBearerVerifier(parts: BearerParts): VerifyBearer {
   return async (token, from) => {

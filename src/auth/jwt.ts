@@ -1,6 +1,7 @@
 import { decodeProtectedHeader, jwtVerify } from 'jose';
 import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose';
 import type { Clock } from '../domain/clock.ts';
+import { ServiceError } from '../domain/errors.ts';
 import { parseMerchantId } from '../domain/ids.ts';
 import { MERCHANT_SCOPES } from '../domain/principal.ts';
 import type { MerchantPrincipal } from '../domain/principal.ts';
@@ -24,6 +25,7 @@ export interface JwtOptions {
   clock: Clock;
 }
 
+/** @throws ServiceError auth.unavailable when the keys cannot be fetched */
 export type VerifyJwt = (token: string) => Promise<MerchantPrincipal | undefined>;
 
 /** A token must not be older than this, whatever its own expiry says. */
@@ -38,7 +40,7 @@ const KEY_BEARING = ['jku', 'jwk', 'x5u', 'x5c', 'crit'] as const;
 
 /**
  * Verifies JWTs of one issuer: one algorithm, one place for keys, exp, iat, sub, aud and iss required.
- * The result of every failure is the same undefined, also when the keys cannot be fetched.
+ * The result for every token that is not good is the same undefined; that the keys cannot be fetched says nothing of a token.
  * @throws TypeError at once for options that could not verify anything safely.
  */
 export function newJwtVerifier(options: JwtOptions): VerifyJwt {
@@ -59,7 +61,9 @@ export function newJwtVerifier(options: JwtOptions): VerifyJwt {
       const { payload } =
         typeof key === 'function' ? await jwtVerify(token, key, rules) : await jwtVerify(token, key, rules);
       return principalOf(payload, options);
-    } catch {
+    } catch (error) {
+      // Nobody could say.
+      if (error instanceof ServiceError) throw error;
       // jose's errors hold claims, and the reason is nobody's business but the issuer's.
       return undefined;
     }
@@ -107,11 +111,11 @@ function principalOf(
     merchantId,
     subject: `jwt:${subject}`,
     scopes,
-    expiresAtMs: endOf(payload) * 1_000,
+    expiresAtMs: (endOf(payload) + CLOCK_TOLERANCE_SECONDS) * 1_000,
   };
 }
 
-/** The earlier of its own expiry and its greatest age; jose checked that both claims are there. Seconds since 1970. */
+/** The earlier of its own expiry and its greatest age, both before any tolerance; jose checked that both claims are there. Seconds since 1970. */
 function endOf({ exp = 0, iat = 0 }: JWTPayload): number {
   return Math.min(exp, iat + AGE_MAX_SECONDS);
 }

@@ -1,3 +1,4 @@
+import type { Clock } from '../domain/clock.ts';
 import { ServiceError } from '../domain/errors.ts';
 import type { MerchantId } from '../domain/ids.ts';
 import { OPERATOR_SCOPES } from '../domain/principal.ts';
@@ -32,5 +33,18 @@ export function authorize(principal: Principal, { permission, merchantId }: Dema
     'auth.insufficient_scope',
     `This token lacks the scope ${permission}. Use one that has it, or have one made with it.`,
     { extra: { scope: permission } },
+  );
+}
+
+/**
+ * Of what was verified before: a body may have been on the way since, or the call waited for its turn. Keys end in the database, and there it is
+ * asked (prisma/migrations, actor_must_hold and ledger_hold); when a JWT ends, only it says.
+ * @throws ServiceError auth.invalid_token
+ */
+export function assertUnexpired(principal: Principal | undefined, clock: Clock): void {
+  if (principal?.kind !== 'merchant' || (principal.expiresAtMs ?? Infinity) > clock.now()) return;
+  throw new ServiceError(
+    'auth.invalid_token',
+    'This token ran out before the request was done. Nothing was done; send a current one.',
   );
 }

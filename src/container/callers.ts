@@ -31,7 +31,7 @@ export function buildCallers(config: Config, secrets: Secrets, { clock, monotoni
     rememberedMax: config.rememberedMax,
     environment: config.environment === 'production' ? 'live' : 'test',
   });
-  const jwt = buildJwt(config, secrets, { clock });
+  const jwt = buildJwt(config, secrets, { clock, monotonic, logger });
   const failures = new FailureBudget({
     clock: monotonic,
     perAddressMax: config.authFailuresPerAddressMax,
@@ -56,7 +56,11 @@ function peppersOf(config: Config, secrets: Secrets): [Pepper, ...Pepper[]] {
   ];
 }
 
-function buildJwt(config: Config, secrets: Secrets, { clock }: Pick<Base, 'clock'>) {
+function buildJwt(
+  config: Config,
+  secrets: Secrets,
+  { clock, monotonic, logger }: Pick<Base, 'clock' | 'monotonic' | 'logger'>,
+) {
   const { jwtAlgorithm: algorithm, jwtIssuer: issuer, jwtAudience: audience, jwtJwksUrl: jwksUrl } = config;
   if (algorithm === undefined || issuer === undefined || audience === undefined) return undefined;
   return newJwtVerifier({
@@ -67,6 +71,16 @@ function buildJwt(config: Config, secrets: Secrets, { clock }: Pick<Base, 'clock
     scopeClaim: config.jwtScopeClaim,
     clock,
     ...(secrets.jwtSecret && { secret: secrets.jwtSecret }),
-    ...(jwksUrl !== undefined && { keys: remoteKeys(jwksUrl, clock) }),
+    ...(jwksUrl !== undefined && {
+      keys: remoteKeys(jwksUrl, {
+        clock: monotonic,
+        onAway: (error) => {
+          logger.error('key set of JWT_JWKS_URL cannot be fetched', errorFields(error));
+        },
+        onBack: () => {
+          logger.info('key set of JWT_JWKS_URL can be fetched again');
+        },
+      }),
+    }),
   });
 }

@@ -31,6 +31,11 @@ export const ERRORS = {
     title: 'Too many failed attempts to authenticate',
     awsType: 'ThrottlingException',
   },
+  'auth.unavailable': {
+    status: 503,
+    title: 'Token cannot be verified now',
+    awsType: 'ServiceUnavailableException',
+  },
   'auth.insufficient_scope': { status: 403, title: 'Token lacks a scope', awsType: 'AccessDeniedException' },
   'auth.source_not_allowed': {
     status: 403,

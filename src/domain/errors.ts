@@ -32,3 +32,16 @@ export class ServiceError extends Error {
     this.options = options;
   }
 }
+
+/**
+ * A database that is away, in words for where it is certain that nothing came of the request: it ended before anything could. Every other
+ * error as it is. @param what was not done, as the beginning of a sentence
+ */
+export function nothingDone(error: unknown, what = 'Nothing was done'): unknown {
+  if (!(error instanceof ServiceError) || error.code !== 'ledger.unavailable') return error;
+  return new ServiceError(
+    error.code,
+    `The database does not answer. ${what}; try again shortly.`,
+    error.options,
+  );
+}

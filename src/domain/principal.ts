@@ -32,7 +32,7 @@ export interface MerchantPrincipal {
   subject: string;
   /** Set for API keys only; a session is bound to it and admission checks that it is still live. */
   apiKeyId?: ApiKeyId;
-  /** When the token runs out, where only the token says so (JWTs): a stream ends with it. Milliseconds since 1970. */
+  /** Until when the token is taken, where only the token says so (JWTs): a stream ends with it. Milliseconds since 1970. */
   expiresAtMs?: number;
   scopes: readonly MerchantScope[];
 }

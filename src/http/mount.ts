@@ -1,5 +1,5 @@
 import type { Express, NextFunction, Request, RequestHandler, Response } from 'express';
-import { authorize } from '../auth/permissions.ts';
+import { assertUnexpired, authorize } from '../auth/permissions.ts';
 import { choiceFromBody, choiceFromHeaders } from '../domain/credential-choice.ts';
 import type { CredentialChoice } from '../domain/credential-choice.ts';
 import { ServiceError } from '../domain/errors.ts';
@@ -74,6 +74,7 @@ async function walk(
       budget: memoryOf(principal, services),
       timeoutMs: limits.bodyTimeoutMs,
     });
+    assertUnexpired(principal, services.clock);
     await handle(endpoint, {
       ...context,
       ...admitted,
@@ -86,6 +87,7 @@ async function walk(
   }
   const memory = { budget: memoryOf(principal, services), limits: services.limits };
   const { body, choice } = await readParts(endpoint, req, memory);
+  assertUnexpired(principal, services.clock);
   const reply = await handle(endpoint, {
     ...context,
     ...admitted,

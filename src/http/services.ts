@@ -16,6 +16,7 @@ import type { RoleKits } from '../gateway/role-kits.ts';
 import type { Onboarding } from '../gateway/onboarding.ts';
 import type { PermissionTest } from '../gateway/permission-test.ts';
 import type { Watch } from '../gateway/watch.ts';
+import type { Clock } from '../domain/clock.ts';
 import type { LimitStore } from '../ledger/limit-store.ts';
 import type { UnknownStore } from '../ledger/unknown-store.ts';
 import type { PriceStore } from '../ledger/price-store.ts';
@@ -34,6 +35,7 @@ export interface Services {
   apiKeyStore: Pick<ApiKeyStore, 'list' | 'revoke' | 'scopesOf'>;
   audit: AuditStore;
   bodyBudget: BodyBudget;
+  clock: Clock;
   environmentTest: EnvironmentTest;
   closing: Closing;
   checkpoints: Pick<CheckpointStore, 'read'>;

@@ -65,7 +65,7 @@ export class MerchantStore {
       if (!isUniqueViolation(error)) throw error;
       throw new ServiceError(
         'merchant.already_exists',
-        `A merchant "${merchant.id}" exists already. Choose another id, or add keys to that one.`,
+        `A merchant "${merchant.id}" exists already. Choose another id. More API keys for that one are made with one of its own: POST …/api-keys.`,
       );
     }
     await appendAudit(tx, merchant.id, {

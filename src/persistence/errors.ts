@@ -6,7 +6,21 @@ import { Prisma } from '../generated/prisma/client.ts';
  * Every other class (connection, resources, operator intervention, read-only) means "not now".
  */
 const STATEMENT_CLASSES = /^(22|23|42|44|P0)/;
-const MERCHANT_CLOSED = 'P0410';
+/** What functions and triggers of prisma/migrations raise with a SQLSTATE of ours. */
+const RAISED: Readonly<Record<string, ConstructorParameters<typeof ServiceError>>> = {
+  P0401: [
+    'auth.invalid_token',
+    'The key of this request was revoked or has expired before the request was done. Nothing was done; use another key.',
+  ],
+  P0403: [
+    'merchant.not_active',
+    'This merchant was suspended or closed before the request was done. Nothing was done; an operator can say why.',
+  ],
+  P0410: [
+    'merchant.closed',
+    'This merchant is closed for good: nothing can be added to it, and it cannot be opened again. Onboard a new one under another id.',
+  ],
+};
 /** The same in Prisma's own codes, where it passes no SQLSTATE on. Stores handle them by name. */
 const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2025']);
 
@@ -18,23 +32,22 @@ export async function translateDatabaseErrors<T>(work: () => Promise<T>): Promis
   try {
     return await work();
   } catch (error) {
-    if (isOfClosedMerchant(error))
-      throw new ServiceError(
-        'merchant.closed',
-        'This merchant is closed for good: nothing can be added to it, and it cannot be opened again. Onboard a new one under another id.',
-      );
+    const raised = raisedIn(error);
+    if (raised !== undefined) throw new ServiceError(...raised);
     if (error instanceof ServiceError || isAboutTheStatement(error) || isOurMistake(error)) throw error;
     throw new ServiceError(
       'ledger.unavailable',
-      'The database does not answer. Nothing was done; try again shortly.',
+      // It may have done what it was asked before its answer was lost. Who knows better says so (domain/errors.ts, nothingDone).
+      'The database does not answer. What only reads can be sent again shortly; of a change it is not known whether it was made: look (GET …) before you send it again.',
       { cause: error, retryAfterSeconds: 5 },
     );
   }
 }
 
-/** What the triggers of prisma/migrations raise for a merchant that is closed (MERCHANT_CLOSED). */
-function isOfClosedMerchant(error: unknown): boolean {
-  return error instanceof Prisma.PrismaClientKnownRequestError && originalCode(error) === MERCHANT_CLOSED;
+function raisedIn(error: unknown): (typeof RAISED)[string] | undefined {
+  return error instanceof Prisma.PrismaClientKnownRequestError
+    ? RAISED[originalCode(error) ?? '']
+    : undefined;
 }
 
 function isAboutTheStatement(error: unknown): boolean {

@@ -219,7 +219,7 @@ describe('onboard, all of it', () => {
 
 describe('onboard, nothing of it', () => {
   const EXISTS = `Not onboarded, nothing was written: merchant.already_exists
-  A merchant "taken" exists already. Choose another id, or add keys to that one.
+  A merchant "taken" exists already. Choose another id. More API keys for that one are made with one of its own: POST …/api-keys.
   requestId: <request id>
 `;
   const cases: [string, () => Promise<Transcript>, string | RegExp][] = [

@@ -27,7 +27,7 @@ let identity: AwsIdentityCheck;
 beforeAll(async () => {
   aws = await startAws();
   const clock = { now: () => Date.now() };
-  iam = new AwsIamKeys({ clock, endpoint: aws.url, requestTimeoutMs: 500 });
+  iam = new AwsIamKeys({ clock, endpoint: aws.url, requestTimeoutMs: 1_500 });
   identity = new AwsIdentityCheck({ regions: ['us-east-1'], endpoints: { sts: aws.url } });
 });
 afterAll(() => aws.close());

@@ -10,7 +10,7 @@ import type { StandIn } from '../aws/stand-in.ts';
 import { AWS } from '../support/aws-keys.ts';
 
 const { accountId, accessKeyId, secretAccessKey } = AWS.merchantA;
-const LIMITS = { socketsMax: 2, connectMs: 1_000, firstByteMs: 1_000, totalMs: 2_000 };
+const LIMITS = { socketsMax: 2, connectMs: 5_000, firstByteMs: 5_000, totalMs: 10_000 };
 const ID = '019ab000-0000-7000-8000-000000000001' as CallId;
 const BUCKET = { s3: { bucket: 'a-bucket' } };
 const GROUP = { cloudWatch: { logGroup: 'group' } };

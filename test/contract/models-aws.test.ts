@@ -9,7 +9,7 @@ let aws: StandIn;
 let models: BedrockModels;
 const key = accessKey('modelsa');
 const bearer = apiKey('modelsa');
-const limits = { socketsMax: 10, connectMs: 500, firstByteMs: 500, totalMs: 1_000 };
+const limits = { socketsMax: 10, connectMs: 1_500, firstByteMs: 1_500, totalMs: 3_000 };
 
 beforeAll(async () => {
   aws = await startStandIn();

@@ -19,6 +19,7 @@ import type { Operation } from '../../src/domain/usage.ts';
 import { startStandIn } from '../aws/stand-in.ts';
 import type { StandIn } from '../aws/stand-in.ts';
 import { accessKey, apiKey, bytesOf, newCall, newRuntime, register, resolved } from './runtime-aws-setup.ts';
+import { eventually } from '../support/until.ts';
 
 let aws: StandIn;
 let runtime: BedrockRuntime;
@@ -345,14 +346,17 @@ test('clients are given back and destroyed: after the answer, after a failure, w
     const open = await small.send(shop('c'));
     expect(destroyed).toBe(1);
     clock.time = 40;
-    await new Promise((done) => setTimeout(done, 100));
-    expect(destroyed).toBe(2);
+    const all = (count: number) =>
+      eventually(
+        () => destroyed,
+        (seen) => seen >= count,
+      );
+    expect(await all(2)).toBe(2);
     const unread = await small.send(shop('d'));
     await small[Symbol.asyncDispose]();
     await bytesOf(open).catch(() => undefined);
     unread.release();
-    await new Promise(setImmediate);
-    expect(destroyed).toBe(4);
+    expect(await all(4)).toBe(4);
   } finally {
     Object.defineProperty(BedrockRuntimeClient.prototype, 'destroy', destroy);
   }

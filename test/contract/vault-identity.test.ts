@@ -28,7 +28,7 @@ beforeAll(async () => {
   identity = new AwsIdentityCheck({
     regions: ['us-east-1', 'eu-west-1'],
     endpoints: { sts: aws.url, bedrock: aws.url },
-    requestTimeoutMs: 200,
+    requestTimeoutMs: 1_500,
   });
 });
 afterAll(() => aws.close());
@@ -236,7 +236,7 @@ describe('the right signer', () => {
       reach: 'anywhere' as const,
       endpoint: aws.url,
       maxAttempts: 1,
-      requestTimeoutMs: 200,
+      requestTimeoutMs: 1_500,
     };
     const { requestHandler } = sdkOptions(target, LONG_LIVED);
     const url = new URL(aws.url);

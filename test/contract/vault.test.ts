@@ -34,6 +34,7 @@ import {
   unrecorded,
 } from './vault-setup.ts';
 import type { VaultHouse } from './vault-setup.ts';
+import { until } from '../support/until.ts';
 
 let house: VaultHouse;
 
@@ -360,9 +361,9 @@ describe('deletion', () => {
 
   test('while a secret is being opened: it is used by those who began before and kept by none', async () => {
     const { id } = await house.credentials.store(ACTOR, MERCHANT_A, input());
-    house.aws.fault({ service: 'kms', operation: 'Decrypt', delayMs: 150 });
+    house.aws.fault({ service: 'kms', operation: 'Decrypt', delayMs: 1_000 });
     const opening = house.vault.open(ACTOR, MERCHANT_A, id, 1);
-    await waitFor(() => vaultCalls().includes('Decrypt'));
+    await until('it is being opened', () => vaultCalls().includes('Decrypt'));
     await house.credentials.delete(ACTOR, MERCHANT_A, id);
     await opening;
     expect(await codeOf(house.vault.open(ACTOR, MERCHANT_A, id, 1))).toBe('credential.not_found');
@@ -702,8 +703,4 @@ function dump(): Promise<string> {
     }
     return text;
   });
-}
-
-async function waitFor(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !condition(); i++) await new Promise((resolve) => setTimeout(resolve, 5));
 }

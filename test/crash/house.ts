@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { createOperatorKey } from '../../scripts/operator-key.ts';
 import { AuditStore } from '../../src/audit/audit-store.ts';
@@ -14,6 +13,7 @@ import { startServiceProcess } from '../support/process.ts';
 import type { ServiceProcess } from '../support/process.ts';
 import { killNow } from '../support/processes.ts';
 import { environmentFor, registerServiceAccount } from '../support/service-environment.ts';
+import { until as untilSo } from '../support/until.ts';
 import { Gate } from './gate.ts';
 
 export const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
@@ -236,20 +236,9 @@ export class House implements AsyncDisposable {
   }
 }
 
-/** What was waited for did not come in time. */
-export class WaitedInVain extends Error {}
-
-/** Asks again until it is so. @throws WaitedInVain when it is not within `limitMs` */
-export async function until(
-  what: string,
-  isSo: () => boolean | Promise<boolean>,
-  limitMs = 8_000,
-): Promise<void> {
-  const giveUpAt = performance.now() + limitMs;
-  while (!(await isSo())) {
-    if (performance.now() > giveUpAt) throw new WaitedInVain(`waited ${String(limitMs)} ms in vain: ${what}`);
-    await sleep(5);
-  }
+/** Waits for a moment of a round, which may not come at all. @throws WaitedInVain when it does not within `limitMs` */
+export function until(what: string, isSo: () => boolean | Promise<boolean>, limitMs = 8_000): Promise<void> {
+  return untilSo(what, isSo, { limitMs, everyMs: 5 });
 }
 
 /** The price of the model, so that calls cost money and limits on money count. */

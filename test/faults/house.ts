@@ -12,6 +12,7 @@ import { onServer } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
 import { soon } from '../support/soon.ts';
+import { eventually } from '../support/until.ts';
 import type { Case, Dependency, How } from './expected.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
@@ -19,12 +20,14 @@ const SIX_MINUTES_MS = 360_000;
 /** Longer than anything here may take. */
 const NO_ANSWER_MS = 20_000;
 
-/** Two thirds of a second stand for three to five of production, so that a loaded machine does not take the well for the broken. */
+/**
+ * One or two seconds stand for three to five of production. What is well is under the same limit as what is broken, KMS as Secrets Manager and
+ * both as STS, and must not be taken for silent on a loaded machine.
+ */
 const SHORT = {
-  Postgres: { DATABASE_TIMEOUT_MS: '700' },
-  KMS: { VAULT_TIMEOUT_MS: '700' },
-  'Secrets Manager': { VAULT_TIMEOUT_MS: '700' },
-  // The same limit is the vault's, which is well here and must not be taken for silent.
+  Postgres: { DATABASE_TIMEOUT_MS: '2500' },
+  KMS: { VAULT_TIMEOUT_MS: '2000' },
+  'Secrets Manager': { VAULT_TIMEOUT_MS: '2000' },
   STS: { VAULT_TIMEOUT_MS: '2000' },
   Bedrock: { UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '2000' },
 } as const satisfies Record<Dependency, Record<string, string>>;
@@ -38,9 +41,9 @@ const ENDPOINTS = {
 
 /** Later than the limit above; Bedrock may take its time. Milliseconds. */
 const SLOW_MS: Record<Dependency, number> = {
-  Postgres: 1_800,
-  KMS: 1_000,
-  'Secrets Manager': 1_000,
+  Postgres: 4_500,
+  KMS: 2_500,
+  'Secrets Manager': 2_500,
   STS: 2_500,
   Bedrock: 300,
 };
@@ -223,11 +226,11 @@ export class FaultHouse implements AsyncDisposable {
     const settled = this.#settled;
     const other = await storeCredential(settled, `other ${how}`);
     // Opened, and then forgotten by all but the copy that is kept for bad days.
-    await mustBe(200, chat(settled, 'warm up', { credentialId: other }));
+    await mustBe(200, () => chat(settled, 'warm up', { credentialId: other }));
     this.#clock.aheadMs += SIX_MINUTES_MS;
     await Promise.all([
-      mustBe(200, chat(settled, 'warm up', { credentialId: settled.credentialId })),
-      mustBe(200, chat(settled, 'warm up', directFields())),
+      mustBe(200, () => chat(settled, 'warm up', { credentialId: settled.credentialId })),
+      mustBe(200, () => chat(settled, 'warm up', directFields())),
     ]);
     const cell = (name: Case, person: MerchantPerson, send: (words: string) => Promise<Answer>): Cell => {
       const words = `cell-${randomBytes(8).toString('hex')}`;
@@ -337,7 +340,7 @@ function newCredential(name: string) {
 }
 
 async function storeCredential(person: MerchantPerson, name: string): Promise<string> {
-  const answer = await mustBe(201, person.post('/credentials', newCredential(name)));
+  const answer = await mustBe(201, () => person.post('/credentials', newCredential(name)));
   return answer.json['id'] as string;
 }
 
@@ -346,8 +349,9 @@ async function countStored(person: MerchantPerson, name: string): Promise<number
   return (json['items'] as { name: string }[]).filter((credential) => credential.name === name).length;
 }
 
-async function mustBe(status: number, sending: Promise<Answer>): Promise<Answer> {
-  const answer = await sending;
+/** What makes the cells ready is none of what is observed: it is sent again where the machine was too slow for the limits above. */
+async function mustBe(status: number, send: () => Promise<Answer>): Promise<Answer> {
+  const answer = await eventually(send, (one) => one.status === status || one.status < 500);
   if (answer.status === status) return answer;
   throw new Error(`was answered ${String(answer.status)}: ${answer.text}`);
 }

@@ -3,6 +3,8 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 const PERMISSIONS = 'src/auth/permissions.ts';
 const JWT = 'src/auth/jwt.ts';
 const TOKEN_HASH = 'src/auth/token-hash.ts';
+const JWKS = 'src/auth/jwks-out.ts';
+const KEY_SET = 'test/unit/key-set.test.ts';
 const API_KEYS = 'src/auth/api-keys.ts';
 const AUTHENTICATE = 'src/http/steps/authenticate.ts';
 
@@ -104,7 +106,7 @@ export const CALLERS: readonly Mutant[] = [
   },
   {
     name: 'A key set is fetched over https, or from this machine.',
-    file: 'src/auth/jwks-out.ts',
+    file: JWKS,
     find: ' && LOOPBACK.has(hostname)',
     replace: '',
     test: 'test/unit/jwt.test.ts',
@@ -185,5 +187,76 @@ export const CALLERS: readonly Mutant[] = [
     find: 'return devTokens && token',
     replace: 'return token',
     test: ['test/unit/api-keys.test.ts', 'test/server/auth-table.test.ts'],
+  },
+  {
+    name: 'A token is not taken for bad, and counted against its sender, because the keys of its issuer cannot be fetched.',
+    file: JWT,
+    find: 'if (error instanceof ServiceError) throw error;',
+    replace: '',
+    test: KEY_SET,
+  },
+  {
+    name: 'A token of no key of an issuer that is well is bad, and counts, however many come.',
+    file: JWKS,
+    find: ' || this.#isYounger(COOLDOWN_MS)) throw error;',
+    replace: ') throw error;',
+    test: KEY_SET,
+  },
+  {
+    name: 'Of a key id that is not in an old key set nobody says that there is no such key.',
+    file: JWKS,
+    find: 'return this.#keys(COOLDOWN_MS)(header, token);',
+    replace: 'return this.#keys(KEPT_MS)(header, token);',
+    test: KEY_SET,
+  },
+  {
+    name: 'Keys that were fetched serve on while their issuer is away.',
+    file: JWKS,
+    find: 'return await this.#keys(KEPT_MS)(header, token);',
+    replace: 'return await this.#keys(FRESH_MS)(header, token);',
+    test: KEY_SET,
+  },
+  {
+    name: 'Keys that were fetched serve for an hour at most.',
+    file: JWKS,
+    find: 'this.#isYounger(youngerThanMs)) return',
+    replace: 'youngerThanMs > 0) return',
+    test: KEY_SET,
+  },
+  {
+    name: 'A key that its issuer removed serves for ten minutes at most while the issuer is there.',
+    file: JWKS,
+    find: 'if (!this.#isYounger(FRESH_MS)) await',
+    replace: 'if (!this.#isYounger(KEPT_MS)) await',
+    test: KEY_SET,
+  },
+  {
+    name: 'Who has a known key does not wait for an issuer that was silent a moment ago.',
+    file: JWKS,
+    find: 'if (!isAway || !this.#isYounger(KEPT_MS)) await',
+    replace: 'if (isAway || !this.#isYounger(0)) await',
+    test: KEY_SET,
+  },
+  {
+    name: 'An issuer that is away is asked once in five seconds.',
+    file: JWKS,
+    find: 'this.#fetching === undefined && isSoon',
+    replace: 'this.#fetching === null && isSoon',
+    test: [KEY_SET, 'test/unit/jwt.test.ts'],
+  },
+  {
+    name: 'An outage of the key set is told once.',
+    file: JWKS,
+    find: 'if (!wasAway) onAway(error);',
+    replace: 'onAway(error);',
+    test: KEY_SET,
+  },
+  {
+    name: 'A token is let in whose key others try with wrong secrets, whenever they do.',
+    file: API_KEYS,
+    find: "if (this.#parts.hasher.matches(token.secret, refused.hash)) return { key, seems: 'good' };",
+    replace:
+      "if (refused.until >= this.#parts.clock.now() && this.#parts.hasher.matches(token.secret, refused.hash)) return { key, seems: 'good' };",
+    test: 'test/unit/failure-budget.test.ts',
   },
 ];

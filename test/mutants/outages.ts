@@ -20,6 +20,20 @@ export const OUTAGES: readonly Mutant[] = [
     testName: 'running calls finish and are kept',
   },
   {
+    name: 'Nobody is told that nothing was done where the answer to a change was lost.',
+    file: 'src/persistence/errors.ts',
+    find: 'What only reads can be sent again shortly; of a change it is not known whether it was made: look (GET …) before you send it again.',
+    replace: 'Nothing was done; try again shortly.',
+    test: 'test/server/lost-answer.test.ts',
+  },
+  {
+    name: 'Of a paid call that the database let not begin it is said that nothing was sent.',
+    file: 'src/http/handlers/model/wire.ts',
+    find: "throw nothingDone(error, 'No call was made and nothing was sent to AWS');",
+    replace: 'throw error as Error;',
+    test: 'test/server/lost-answer.test.ts',
+  },
+  {
     name: 'A call that was admitted without an answer is remembered.',
     file: 'src/ledger/ledger.ts',
     find: 'if (isAway(error)) this.#options.unsent?.remember',

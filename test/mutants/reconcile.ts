@@ -70,7 +70,7 @@ export const RECONCILING: readonly Mutant[] = [
   },
   {
     name: 'An operator decides unknown calls only.',
-    file: MIGRATION,
+    file: 'prisma/migrations/20261121206000_actors/migration.sql',
     find: "IF found_state IS DISTINCT FROM 'unknown' THEN",
     replace: 'IF found_state IS NULL THEN',
     test: RECONCILE,

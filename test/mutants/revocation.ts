@@ -6,6 +6,8 @@ const MIGRATION = 'prisma/migrations/20261121198000_revocation/migration.sql';
 const ADMISSION = 'prisma/migrations/20261121192000_rotation/migration.sql';
 const RACES = 'test/server/revocation-races.test.ts';
 const STREAMS_END = 'test/server/revocation-streams.test.ts';
+const ACTORS = 'prisma/migrations/20261121206000_actors/migration.sql';
+const SLOW_BODY = 'test/server/revocation-slow-body.test.ts';
 const RULES = 'test/server/revocation.test.ts';
 
 /** What was taken away is not used, by what begins and by what runs. */
@@ -101,5 +103,62 @@ export const REVOCATION: readonly Mutant[] = [
     find: "if (merchant?.status !== 'active') throw refusalOf({ verdict: 'merchant' });",
     replace: "if (merchant?.status !== 'active') throw error;",
     test: RACES,
+  },
+  {
+    name: 'What a key does is done while it holds, and not when it was let in.',
+    file: ACTORS,
+    find: "IF p_outcome = 'allowed' THEN",
+    replace: 'IF false THEN',
+    test: SLOW_BODY,
+    testName: 'of an API key that was revoked',
+  },
+  {
+    name: 'What somebody of a merchant does is done while the merchant is active.',
+    file: ACTORS,
+    find: "m.status <> 'active'",
+    replace: "m.status = 'closed'",
+    test: SLOW_BODY,
+    testName: 'of a merchant that was suspended',
+  },
+  {
+    name: "What an operator does waits for a revocation of the operator's key that is under way.",
+    file: ACTORS,
+    find: 'k.id = key_id FOR SHARE;',
+    replace: 'k.id = key_id;',
+    test: SLOW_BODY,
+    testName: "of an operator's key: nothing is made",
+  },
+  {
+    name: 'An operator decides a call while the key holds.',
+    file: ACTORS,
+    find: 'PERFORM actor_must_hold(p_merchant, p_actor);\n    SELECT c.state',
+    replace: 'SELECT c.state',
+    test: SLOW_BODY,
+    testName: "of an operator's key that was revoked",
+  },
+  {
+    name: 'A key may revoke itself.',
+    file: ACTORS,
+    find: "      PERFORM audit_append(p_merchant, p_actor, 'token.revoked', 'api-key/' || p_id, 'allowed', p_request_id, '{}');\n      UPDATE api_keys SET revoked_at = clock_timestamp() WHERE merchant_id = p_merchant AND id = p_id;\n",
+    replace:
+      "      UPDATE api_keys SET revoked_at = clock_timestamp() WHERE merchant_id = p_merchant AND id = p_id;\n      PERFORM audit_append(p_merchant, p_actor, 'token.revoked', 'api-key/' || p_id, 'allowed', p_request_id, '{}');\n",
+    test: SLOW_BODY,
+    testName: 'revokes itself',
+  },
+  {
+    name: 'A JWT that ran out while a JSON body was on the way is not taken.',
+    file: 'src/http/mount.ts',
+    find: 'await readParts(endpoint, req, memory);\n  assertUnexpired(principal, services.clock);',
+    replace: 'await readParts(endpoint, req, memory);',
+    test: SLOW_BODY,
+    testName: 'of a JWT that ran out',
+  },
+  {
+    name: 'A JWT that ran out while the body of a call was on the way is not taken.',
+    file: 'src/http/mount.ts',
+    find: '    assertUnexpired(principal, services.clock);\n    await handle(',
+    replace: '    await handle(',
+    test: SLOW_BODY,
+    testName: 'of a JWT that ran out',
   },
 ];

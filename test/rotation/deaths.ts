@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Load } from './load.ts';
 import { free, keyFor, rotateBody } from './rotate.ts';
 import type { Rotator } from './rotate.ts';
-import { OVERLAP_MS, until } from './town.ts';
+import { until } from '../support/until.ts';
+import { OVERLAP_MS } from './town.ts';
 import type { Citizen, Key, Town } from './town.ts';
 
 /** A step of a rotation in which the process that does it is killed. Each is observed from outside: at the stand-in or in the database. */
@@ -79,7 +80,7 @@ export const STEPS: Readonly<Record<string, Step>> = {
       const { accessKeyId } = scene.key;
       const fault = scene.town.standIn.fault({
         ...{ operation: 'GetFoundationModelAvailability', accessKeyId },
-        delayMs: 1_500,
+        delayMs: 3_000,
       });
       return inPostgres('rotation_promote', () => fault.hits() > 0)(scene);
     },
@@ -141,7 +142,7 @@ export async function dieAt(
       const rotation = await town.rotationOf(citizen);
       return rotation !== undefined && rotation.version > earlier && rotation.settled;
     },
-    OVERLAP_MS + 30_000,
+    { limitMs: OVERLAP_MS + 40_000 },
   );
   await town.restart(0);
   load.avoided.delete(0);

@@ -3,7 +3,8 @@ import { accessKeyHint } from '../../src/domain/credential.ts';
 import type { FaultHandle, FaultRule } from '../aws/faults.ts';
 import { newTestDatabase } from '../support/database.ts';
 import { converseBody } from '../support/people.ts';
-import { MODEL, Town, until } from './town.ts';
+import { until } from '../support/until.ts';
+import { MODEL, Town } from './town.ts';
 import type { Citizen, Key } from './town.ts';
 
 const ACCOUNT = '100000000001';
@@ -87,7 +88,7 @@ test('mode iam, and the processes are killed at every step: calls go on, and of 
   const made = [...users.values()].flatMap(({ arn }) => town.standIn.accessKeysOf(arn));
   const secrets = made.map(({ accessKeyId, secretAccessKey }) => [accessKeyId, secretAccessKey] as const);
   expect(await town.leaks(new Map(secrets))).toEqual([]);
-}, 120_000);
+}, 300_000);
 
 async function moveIn(town: Town, index: number): Promise<User> {
   const arn = `arn:aws:iam::${ACCOUNT}:user/citizen-${String(index)}`;
@@ -159,6 +160,6 @@ async function settled(town: Town): Promise<void> {
       );
       return rowCount === 0;
     },
-    45_000,
+    { limitMs: 90_000 },
   );
 }

@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Chance } from '../crash/chance.ts';
-import { OVERLAP_MS, until } from './town.ts';
+import type { FaultHandle } from '../aws/faults.ts';
+import { until } from '../support/until.ts';
+import { OVERLAP_MS } from './town.ts';
 import type { Citizen, Key, Town } from './town.ts';
 
 export interface Rotator {
@@ -31,6 +33,17 @@ export async function free(town: Town, citizen: Citizen): Promise<void> {
   });
 }
 
+/** Soon after the new key is in force, by the database: the answer of the rotation may come when the overlap is nearly over. */
+async function removeInTheOverlap(fault: FaultHandle, town: Town, citizen: Citizen): Promise<void> {
+  const begun = (await town.rotationOf(citizen))?.version ?? 0;
+  await until('the new key is in force', async () => {
+    const rotation = await town.rotationOf(citizen);
+    return rotation !== undefined && rotation.version > begun && rotation.state !== 'pending';
+  }).catch(() => undefined);
+  await sleep(OVERLAP_MS / 8, undefined, { ref: false });
+  fault.remove();
+}
+
 /**
  * One rotation under load, with what can happen around it: the new key is not known everywhere yet, the old one is deleted early, or the
  * merchant rolls back. @returns what became of it
@@ -50,11 +63,11 @@ export async function rotateOnce(rotator: Rotator, citizen: Citizen): Promise<'r
         times: chance.between(1, 3),
       })
     : undefined;
+  if (fault !== undefined) void removeInTheOverlap(fault, town, citizen);
   const person = town.at(chance.between(0, 1), citizen);
   const answer = await person.post(`/credentials/${citizen.credentialId}/rotate`, rotateBody(key));
   if (answer.status !== 200)
     throw new Error(`a rotation was answered ${String(answer.status)}: ${answer.text}`);
-  void sleep(OVERLAP_MS / 2, undefined, { ref: false }).then(() => fault?.remove());
   if (chance.happens(0.2)) {
     await sleep(chance.between(0, 300));
     const back = await person.send('POST', `/credentials/${citizen.credentialId}/rollback`);

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { createOperatorKey } from '../../scripts/operator-key.ts';
 import { Secret } from '../../src/domain/secret.ts';
@@ -17,7 +16,7 @@ export const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 /** The part of every secret that all of them share, so that looking for all is looking for one. */
 const IN_EVERY_SECRET = `town/${randomBytes(15).toString('base64')}`;
 /** Long enough for streams that begin before a rotation and end after it. Milliseconds. */
-export const OVERLAP_MS = 1_000;
+export const OVERLAP_MS = 2_000;
 
 export interface TownOptions {
   database: TestDatabase;
@@ -192,17 +191,4 @@ export interface RotationRow {
   labelled: string | null;
   /** Nothing is left to do. */
   settled: boolean;
-}
-
-/** Asks again until it is so. @throws Error when it is not within `limitMs` */
-export async function until(
-  what: string,
-  isSo: () => boolean | Promise<boolean>,
-  limitMs = 20_000,
-): Promise<void> {
-  const giveUpAt = performance.now() + limitMs;
-  while (!(await isSo())) {
-    if (performance.now() > giveUpAt) throw new Error(`waited ${String(limitMs)} ms in vain: ${what}`);
-    await sleep(10);
-  }
 }

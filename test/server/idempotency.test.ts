@@ -13,6 +13,7 @@ import { startServiceProcess } from '../support/process.ts';
 import type { ServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 const WIRE = `/model/${MODEL}/converse`;
@@ -77,16 +78,10 @@ const rowsOf = async (merchantId = 'merchant-a') =>
     ])
   ).rows;
 
-async function until(what: () => boolean | Promise<boolean>, timeoutMs = 15_000): Promise<void> {
-  const end = Date.now() + timeoutMs;
-  while (!(await what())) {
-    if (Date.now() > end) throw new Error('it did not come about in time');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 const settled = (id: string) =>
-  until(async () => (await rowsOf()).some((row) => row.id === id && row.state === 'settled'));
+  until('it is settled', async () =>
+    (await rowsOf()).some((row) => row.id === id && row.state === 'settled'),
+  );
 const INVOKE = {
   anthropic_version: 'bedrock-2023-05-31',
   max_tokens: 50,
@@ -242,6 +237,7 @@ describe('what came of the first', () => {
     service.standIn.fault({ operation: 'ConverseStream', cutAtEvent: 3 });
     const key = withKey();
     await ask(merchant, `${WIRE}-stream`, converseBody('x'), key);
+    await until('nothing is held', async () => (await rowsOf()).every(({ state }) => state !== 'held'));
     const again = await ask(merchant, `${WIRE}-stream`, converseBody('x'), key);
     expect([again.status, again.headers['x-amzn-errortype']]).toEqual([400, 'ConflictException']);
   });
@@ -279,7 +275,10 @@ describe('what came of the first', () => {
     expect([again.status, again.headers['x-amzn-errortype']]).toEqual([400, 'ConflictException']);
     const login = new pg.Client({ connectionString: service.database.url });
     await login.connect();
-    expect((await login.query('SELECT answers_sweep(1000) AS n')).rows).toEqual([{ n: 1 }]);
+    // One, unless the housekeeping of a service was faster.
+    expect([[{ n: 1 }], [{ n: 0 }]]).toContainEqual(
+      (await login.query('SELECT answers_sweep(1000) AS n')).rows,
+    );
     expect((await login.query('SELECT answers_sweep(1000) AS n')).rows).toEqual([{ n: 0 }]);
     await login.end();
     const { rows } = await admin.query(
@@ -304,7 +303,7 @@ describe('a connection that was cut', () => {
       },
     });
     sent.on('error', () => undefined).end(JSON.stringify(body));
-    await until(() => runtimeCalls(service).length > calls);
+    await until('it is at AWS', () => runtimeCalls(service).length > calls);
     sent.destroy();
   }
 
@@ -314,7 +313,7 @@ describe('a connection that was cut', () => {
   ])(
     'does not cost the answer (%s): who asks again gets it whole, and nothing is paid twice',
     async (_name, path) => {
-      service.standIn.fault({ service: 'bedrock-runtime', delayMs: 300, eventDelayMs: 10 });
+      service.standIn.fault({ service: 'bedrock-runtime', delayMs: 1_500, eventDelayMs: 10 });
       const key = withKey();
       await hangUp(path, converseBody('STAND_IN_WORDS=20'), key);
       const early = await ask(elsewhere, path, converseBody('STAND_IN_WORDS=20'), key);
@@ -324,7 +323,7 @@ describe('a connection that was cut', () => {
         '1',
       ]);
       let late: Whole | undefined;
-      await until(async () => {
+      await until('it has an answer', async () => {
         late = await ask(elsewhere, path, converseBody('STAND_IN_WORDS=20'), key);
         return late.status !== 429;
       });
@@ -341,7 +340,7 @@ describe('a connection that was cut', () => {
   );
 
   test('and an AWS SDK that tries again by itself', async () => {
-    service.standIn.fault({ operation: 'Converse', delayMs: 700 });
+    service.standIn.fault({ operation: 'Converse', delayMs: 1_500 });
     const key = withKey();
     const client = new BedrockRuntimeClient({
       endpoint: elsewhere.baseUrl,
@@ -383,6 +382,8 @@ describe('a connection that was cut', () => {
 
 describe('in the database', () => {
   const WORDS = 'canary of the prompt';
+  /** Who waits for a lock in order to settle. */
+  const SETTLING = `FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ledger_settle%' AND datname = current_database()`;
 
   test('there is nothing of the answer or the key in the clear, and it opens only with both keys', async () => {
     const key = `key-${randomUUID()}`;
@@ -451,10 +452,10 @@ describe('in the database', () => {
     const person = atProcess(victim.url, merchant);
     await person.post(WIRE, converseBody('warm'));
     service.standIn.forget();
-    service.standIn.fault({ operation: 'Converse', delayMs: 400 });
+    service.standIn.fault({ operation: 'Converse', delayMs: 1_500 });
     const key = withKey();
     const cut = ask(person, WIRE, converseBody('between'), key).catch(() => 'cut');
-    await until(() => runtimeCalls(service).length === 1);
+    await until('it is at AWS', () => runtimeCalls(service).length === 1);
     // Nobody can settle while the head of the merchant's chain is held.
     await admin.query('BEGIN');
     await admin.query(`SELECT 1 FROM audit_heads WHERE merchant_id = 'merchant-a' FOR UPDATE`);
@@ -466,13 +467,16 @@ describe('in the database', () => {
           [hash],
         )
       ).rows[0];
-    await until(async () => (await state())?.kept === true);
+    await until('its answer is kept', async () => (await state())?.kept === true);
+    // So that nothing of it is on its way to Postgres any more when its process dies.
+    await until('it is about to be settled', async () => {
+      await admin.query('SELECT pg_stat_clear_snapshot()');
+      return ((await admin.query(`SELECT 1 ${SETTLING}`)).rowCount ?? 0) > 0;
+    });
     expect(await state()).toEqual({ state: 'held', kept: true });
     await victim.end('SIGKILL');
     expect(await cut).toBe('cut');
-    await admin.query(
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ledger_settle%' AND datname = current_database()`,
-    );
+    await admin.query(`SELECT pg_terminate_backend(pid) ${SETTLING}`);
     await admin.query('COMMIT');
     expect(await state()).toEqual({ state: 'held', kept: true });
     await admin.query(`UPDATE calls SET deadline = now() - interval '1 second' WHERE state = 'held'`);

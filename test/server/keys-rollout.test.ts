@@ -9,6 +9,7 @@ import { newLogger } from '../../src/observability/logger.ts';
 import { MerchantPerson, converseBody, directFields, onboard } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { eventually } from '../support/until.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 const [OLD, NEW] = ['old', 'new'].map(() => ({ pepper: key(), session: key() })) as [Keys, Keys];
@@ -128,7 +129,7 @@ describe('session key and pepper change while two replicas run', () => {
     expect(refused).toEqual([]);
 
     // What was used since is under the new pepper; what was not is named, and answers stay under the old key for a day.
-    const stale = await until(staleTokens, (names) => !names.includes('first'));
+    const stale = await eventually(staleTokens, (names) => !names.includes('first'));
     expect(new Set(stale)).toEqual(new Set(['x']));
     expect(await underOldKeys()).toBeGreaterThan(0);
     await admin.query(`UPDATE idempotency_keys SET answer_until = now() WHERE answer_until IS NOT NULL`);
@@ -170,12 +171,4 @@ async function underOldKeys(): Promise<number> {
     [old],
   );
   return rows[0]?.count ?? -1;
-}
-
-async function until<T>(look: () => Promise<T>, good: (seen: T) => boolean): Promise<T> {
-  for (const end = Date.now() + 20_000; ;) {
-    const seen = await look();
-    if (good(seen) || Date.now() > end) return seen;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }

@@ -15,6 +15,7 @@ import { UsageStore } from '../../src/ledger/usage-store.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
+import { until } from '../support/until.ts';
 
 const KEY = 'K00000000000' as ApiKeyId;
 const CREDENTIAL = `cred_${'0'.repeat(22)}`;
@@ -36,6 +37,8 @@ beforeAll(async () => {
     onPoolError: () => undefined,
   });
   store = new LedgerStore(connection, { processId: randomUUID() });
+  // Nobody says every few seconds that it lives, as a service does; a sweep must not take it for dead.
+  await store.keepAlive(3_600);
 });
 afterAll(async () => {
   await connection[Symbol.asyncDispose]();
@@ -354,8 +357,10 @@ describe('what is left behind', () => {
     await admin.query('SELECT 1 FROM audit_heads WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
     const settling = Promise.all(calls.map((call) => call.resolve(settled(1, 2))));
     const waiting = `FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`;
-    while ((await admin.query(`SELECT pg_stat_clear_snapshot(), pid ${waiting}`)).rows.length < 1)
-      await new Promise((resolve) => setTimeout(resolve, 5));
+    await until('they wait', async () => {
+      const { rows } = await admin.query(`SELECT pg_stat_clear_snapshot(), pid ${waiting}`);
+      return rows.length > 0;
+    });
     await admin.query(`SELECT pg_terminate_backend(pid) ${waiting}`);
     await admin.query('COMMIT');
     await settling;

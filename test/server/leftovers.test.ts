@@ -6,6 +6,7 @@ import { MerchantPerson, onboard, Person } from '../support/people.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 
@@ -15,7 +16,7 @@ let admin: pg.Client;
 let secrets: SecretsManagerClient;
 
 beforeAll(async () => {
-  service = await startTestService({ VAULT_TIMEOUT_MS: '1000' });
+  service = await startTestService({ VAULT_TIMEOUT_MS: '4000' });
   merchant = await onboard(service, 'tidy');
   admin = new pg.Client({ connectionString: service.database.adminUrl });
   await admin.connect();
@@ -63,14 +64,6 @@ async function age(): Promise<void> {
   await admin.query(`UPDATE secret_intents SET created_at = created_at - interval '61 minutes'`);
 }
 
-async function until(what: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 20_000;
-  while (!(await what())) {
-    if (Date.now() > end) throw new Error('it did not come about in time');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 test('a stored credential leaves no name behind, and no sweep touches its secret', async () => {
   const before = await namesAtAws();
   expect((await store()).status).toBe(201);
@@ -102,7 +95,7 @@ test('a process that is killed between the secret and its row leaves the secret 
   const person = new MerchantPerson(victim.url, { merchantId, token, credentialId, apiKeyId });
   service.standIn.fault({ operation: 'CreateSecret', hangHeaders: true, times: 'always' });
   const storing = store(person).catch(() => undefined);
-  await until(async () => (await namesAtAws()).length > before.length);
+  await until('AWS has it', async () => (await namesAtAws()).length > before.length);
   await victim.end('SIGKILL');
   await storing;
   expect(await intents()).toHaveLength(1);
@@ -150,9 +143,9 @@ test('a commit that is slow is left alone; one that comes after the sweep began 
 test('a credential whose secret a sweep has begun to remove is not stored, and nothing of it stays', async () => {
   const [secretsBefore, listBefore] = [await namesAtAws(), await merchant.get('/credentials')];
   // The sweep comes while AWS is still answering.
-  service.standIn.fault({ operation: 'CreateSecret', beforeHeadersHangMs: 700 });
+  service.standIn.fault({ operation: 'CreateSecret', beforeHeadersHangMs: 1_800 });
   const storing = store();
-  await until(async () => (await intents()).length === 1);
+  await until('its name is announced', async () => (await intents()).length === 1);
   await admin.query('UPDATE secret_intents SET swept_at = clock_timestamp()');
   expect((await storing).json['code']).toBe('vault.unavailable');
   expect((await merchant.get('/credentials')).json).toEqual(listBefore.json);

@@ -7,6 +7,7 @@ import { directFields, onboard, runtimeCalls } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const NOVA = 'amazon.nova-micro-v1:0';
 const HAIKU = 'anthropic.claude-3-haiku-20240307-v1:0';
@@ -189,7 +190,7 @@ test('a merchant that is suspended while its test runs: what is under way ends, 
   service.standIn.forget();
   const slow = service.standIn.fault({ operation: 'GetFoundationModelAvailability', delayMs: 3_000 });
   const answer = ask({ models: [NOVA], probes: ['invalid-body', 'paid'], consent: true }, stopped);
-  while (slow.hits() === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until('it is asked', () => slow.hits() > 0);
   await withAdmin(service, (admin) =>
     admin.query(`UPDATE merchants SET status = 'suspended' WHERE id = $1`, [stopped.merchantId]),
   );

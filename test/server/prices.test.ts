@@ -19,6 +19,7 @@ import type { Price, PriceKind, StoredPrice } from '../../src/ledger/price.ts';
 import { Database } from '../../src/persistence/database.ts';
 import { newTestDatabase } from '../support/database.ts';
 import type { TestDatabase } from '../support/postgres.ts';
+import { until } from '../support/until.ts';
 
 const ACTOR = { subject: 'cli:jo', requestId: 'cli' };
 const MODEL = 'maker.model-v1:0';
@@ -730,7 +731,7 @@ describe('rating again', () => {
     await admin.query('BEGIN');
     await admin.query('SELECT 1 FROM usage_days WHERE merchant_id = $1 FOR UPDATE', [merchantId]);
     const rerates = Promise.all([1, 2, 3, 4].map(() => rerate(merchantId)));
-    while ((await waiting()) < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until('all four wait', async () => (await waiting()) >= 4);
     await admin.query('COMMIT');
     const done = await rerates;
     expect(done.map((one) => one?.corrected).sort()).toEqual([0, 0, 0, 20]);

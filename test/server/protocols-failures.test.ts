@@ -9,8 +9,9 @@ import { BodyBudget } from '../../src/http/body-budget.ts';
 import { sendProblem } from '../../src/http/problem.ts';
 import { readBody } from '../../src/http/steps/read-body.ts';
 import { FRAME, PREFACE, frame, headersFrame } from './protocols-frames.ts';
-import { CLIENTS, eventually, sleep, startServer, uncaught } from './protocols-harness.ts';
+import { CLIENTS, sleep, startServer, uncaught } from './protocols-harness.ts';
 import type { ClientName, RunningServer } from './protocols-harness.ts';
+import { eventually, until } from '../support/until.ts';
 
 const CLEARTEXT = ['HTTP/1.1', 'HTTP/2'] as const satisfies ClientName[];
 const MIB = Buffer.alloc(1_048_576, 'x');
@@ -23,7 +24,9 @@ beforeAll(async () => {
   running = await startServer(createApp());
 });
 
-beforeEach(() => {
+beforeEach(async () => {
+  // What a test before this one left is noticed by none of this one.
+  await until('every request of before is over', () => running.server.openRequests === 0);
   noticed = [];
 });
 
@@ -125,8 +128,7 @@ test('HTTP/1.1: a client that leaves mid-download is noticed', async () => {
   const [response] = (await once(request, 'response')) as [http.IncomingMessage];
   await once(response, 'data');
   request.destroy();
-  expect(await eventually(() => noticed.length > 0)).toBe(true);
-  expect(noticed).toEqual(['closed, ended false']);
+  expect(await notices(1)).toEqual(['closed, ended false']);
 });
 
 test.each([http2.constants.NGHTTP2_CANCEL, http2.constants.NGHTTP2_NO_ERROR, 'session', 'socket'])(
@@ -136,8 +138,7 @@ test.each([http2.constants.NGHTTP2_CANCEL, http2.constants.NGHTTP2_NO_ERROR, 'se
     const stream = session.request({ ':path': '/endless' }).on('error', () => undefined);
     await once(stream, 'data');
     leave(how, session, stream);
-    expect(await eventually(() => noticed.length > 0)).toBe(true);
-    expect(noticed).toEqual(['closed, ended false']);
+    expect(await notices(1)).toEqual(['closed, ended false']);
     session.destroy();
   },
 );
@@ -149,10 +150,9 @@ test.each(['with', 'without'])(
     const options = { port: running.port, path: '/upload', method: 'POST', headers, agent: false };
     const request = http.request(options).on('error', () => undefined);
     request.write(MIB.subarray(0, 500_000));
-    await eventually(() => budget.inUse > 0);
+    await until('the upload has begun', () => budget.inUse > 0);
     request.destroy();
-    await eventually(() => noticed.length === 2);
-    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    expect(await notices(2)).toEqual(['closed, ended false', 'request.aborted']);
     expect(budget.inUse).toBe(0);
   },
 );
@@ -176,11 +176,10 @@ test.each(LEAVINGS)(
     };
     const stream = session.request(headers).on('error', () => undefined);
     stream.write(MIB.subarray(0, 100_000));
-    await eventually(() => budget.inUse > 0);
+    await until('the upload has begun', () => budget.inUse > 0);
     await sleep(20);
     leave(leaving.how, session, stream);
-    await eventually(() => noticed.length === 2);
-    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    expect(await notices(2)).toEqual(['closed, ended false', 'request.aborted']);
     expect(budget.inUse).toBe(0);
     session.destroy();
   },
@@ -198,10 +197,9 @@ test.each([0, 8])(
         frame(FRAME.data, 0, MIB.subarray(0, 10_000)),
       ]),
     );
-    await eventually(() => budget.inUse > 0);
+    await until('the upload has begun', () => budget.inUse > 0);
     socket.write(frame(FRAME.reset, 0, Buffer.from([0, 0, 0, code])));
-    await eventually(() => noticed.length === 2);
-    expect(noticed.sort()).toEqual(['closed, ended false', 'request.aborted']);
+    expect(await notices(2)).toEqual(['closed, ended false', 'request.aborted']);
     socket.destroy();
   },
 );
@@ -209,15 +207,30 @@ test.each([0, 8])(
 test('HTTP/1.1: when a connection breaks, the requests queued behind the first learn of it too', async () => {
   const socket = net.connect(running.port);
   socket.write('GET /silent HTTP/1.1\r\nHost: x\r\n\r\nGET /silent HTTP/1.1\r\nHost: x\r\n\r\n');
-  await eventually(() => noticed.length === 2);
+  expect(await notices(2)).toEqual(['waiting', 'waiting']);
   socket.destroy();
-  expect(await eventually(() => noticed.length === 4)).toBe(true);
+  expect(await notices(4)).toHaveLength(4);
   expect(running.server.openRequests).toBe(0);
 });
 
 test('no request is counted once all have left', async () => {
-  expect(await eventually(() => running.server.openRequests === 0)).toBe(true);
+  expect(
+    await eventually(
+      () => running.server.openRequests,
+      (open) => open === 0,
+    ),
+  ).toBe(0);
 });
+
+/** So many of them, in the order of the alphabet. */
+async function notices(count: number): Promise<string[]> {
+  return [
+    ...(await eventually(
+      () => noticed,
+      ({ length }) => length >= count,
+    )),
+  ].sort();
+}
 
 let lastSocket: net.Socket;
 

@@ -5,6 +5,7 @@ export const FRAME = {
   reset: 3,
   settings: 4,
   ping: 6,
+  goAway: 7,
   windowUpdate: 8,
   continuation: 9,
 };
@@ -18,6 +19,13 @@ export function frame(type: number, flags: number, payload: Buffer, stream = 1):
   head[4] = flags;
   head.writeUInt32BE(stream, 5);
   return Buffer.concat([head, payload]);
+}
+
+/** Which frames these are: their types. */
+export function typesOf(bytes: Buffer): number[] {
+  const types: number[] = [];
+  for (let at = 0; at + 9 <= bytes.length; at += 9 + bytes.readUIntBE(at, 3)) types.push(bytes[at + 3] ?? -1);
+  return types;
 }
 
 /** The client's preface with empty SETTINGS. */

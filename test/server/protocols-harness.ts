@@ -9,6 +9,7 @@ import type { Express } from 'express';
 import { createServer } from '../../src/http/server.ts';
 import type { HttpServer } from '../../src/http/server.ts';
 import type { ServerLimits, ServerOptions } from '../../src/http/server-options.ts';
+import { eventually } from '../support/until.ts';
 
 export const LIMITS: ServerLimits = {
   headersTimeoutMs: 5_000,
@@ -107,32 +108,34 @@ export async function readAll(readable: AsyncIterable<unknown>): Promise<Buffer>
   return Buffer.concat(chunks);
 }
 
-/** Writes bytes as they are and returns what came back until the server closed, or `ms` passed. */
-export async function exchangeRaw(port: number, parts: (string | Buffer)[], ms = 3_000): Promise<string> {
+/**
+ * Writes bytes as they are and returns what came back until the server closed, or there was `enough` of it, or `ms` passed.
+ * @param options.enough is given what came back so far
+ */
+export async function exchangeRaw(
+  port: number,
+  parts: (string | Buffer)[],
+  { enough = () => false, ms = 20_000 }: { enough?: (received: Buffer) => boolean; ms?: number } = {},
+): Promise<string> {
   const socket = net.connect({ port, host: '127.0.0.1', noDelay: true });
   const received: Buffer[] = [];
   socket.on('data', (chunk) => received.push(chunk));
   socket.on('error', () => undefined);
-  const closed = new Promise((resolve) => socket.once('close', resolve)); // once() would reject on a reset
+  let closed = false;
+  socket.once('close', () => (closed = true));
   for (const part of parts) {
     socket.write(part);
     await sleep(5);
   }
-  await Promise.race([closed, sleep(ms)]);
+  await eventually(
+    () => closed || enough(Buffer.concat(received)),
+    (so) => so,
+    { limitMs: ms, everyMs: 5 },
+  );
   socket.destroy();
   return Buffer.concat(received).toString();
 }
 
 export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms).unref());
-}
-
-/** Polls, because what is waited for happens in the server and has no event here. */
-export async function eventually(condition: () => boolean, ms = 3_000): Promise<boolean> {
-  const end = Date.now() + ms;
-  while (Date.now() < end) {
-    if (condition()) return true;
-    await sleep(5);
-  }
-  return condition();
 }

@@ -7,8 +7,9 @@ import express from 'express';
 import type { Response } from 'express';
 import { selfSignedCertificate } from './protocols-certificate.ts';
 import { PREFACE } from './protocols-frames.ts';
-import { CLIENTS, eventually, readAll, startServer, uncaught } from './protocols-harness.ts';
+import { CLIENTS, readAll, startServer, uncaught } from './protocols-harness.ts';
 import type { RunningServer } from './protocols-harness.ts';
+import { eventually, until } from '../support/until.ts';
 
 let running: RunningServer;
 /** Responses that handlers have opened and the test ends. */
@@ -52,7 +53,7 @@ test('HTTP/1.1: after stopAccepting open requests finish, and their connections 
     const [response] = (await once(request, 'response')) as [http.IncomingMessage];
     return { connection: response.headers.connection, body: (await readAll(response)).toString() };
   });
-  await eventually(() => held.length === 2);
+  await until('both are held', () => held.length === 2);
   expect(running.server.openRequests).toBe(2);
   running.server.stopAccepting();
   expect(await isRefused()).toBe(true);
@@ -94,11 +95,17 @@ test('idle and undecided connections end at once', async () => {
     socket.write(start);
     return socket;
   });
-  await eventually(() => sockets.every(({ readyState }) => readyState === 'open'));
+  await until('all are open', () => sockets.every(({ readyState }) => readyState === 'open'));
   const started = Date.now();
-  await running.server.close(5_000);
-  expect(Date.now() - started).toBeLessThan(2_000);
-  expect(await eventually(() => sockets.every(({ destroyed }) => destroyed))).toBe(true);
+  await running.server.close(25_000);
+  // At once, and not after the grace period.
+  expect(Date.now() - started).toBeLessThan(12_000);
+  expect(
+    await eventually(
+      () => sockets.filter(({ destroyed }) => !destroyed),
+      ({ length }) => length === 0,
+    ),
+  ).toHaveLength(0);
   agent.destroy();
 });
 
@@ -110,11 +117,11 @@ test('what has not finished after the grace period is cut, on both protocols', a
       () => 'cut',
     ),
   );
-  await eventually(() => held.length === 2);
+  await until('both are held', () => held.length === 2);
   const started = Date.now();
   await running.server.close(100);
   expect(Date.now() - started).toBeGreaterThanOrEqual(95);
-  expect(Date.now() - started).toBeLessThan(1_000);
+  expect(Date.now() - started).toBeLessThan(10_000);
   expect(await Promise.all(outcomes)).toEqual(['cut', 'cut']);
   expect(running.server.openRequests).toBe(0);
 });
@@ -126,10 +133,10 @@ test('closing again, or before listening, is harmless', async () => {
   const session = http2.connect(`https://127.0.0.1:${String(encrypted.port)}`, { rejectUnauthorized: false });
   session.on('error', () => undefined);
   session.request({ ':path': '/held' }).on('error', () => undefined);
-  await eventually(() => held.length === 1);
+  await until('it is held', () => held.length === 1);
   const started = Date.now();
   await encrypted.server.close(50);
-  expect(Date.now() - started).toBeLessThan(1_000);
+  expect(Date.now() - started).toBeLessThan(10_000);
 });
 
 test('a port that is taken rejects listen', async () => {
@@ -156,7 +163,12 @@ test('connections above the limit are closed, and served again below it', async 
   await once(socket, 'connect');
   await expect(CLIENTS['HTTP/1.1'](small.port, {})).rejects.toThrow();
   socket.destroy();
-  await eventually(() => socket.closed);
-  expect((await CLIENTS['HTTP/2'](small.port, {})).status).toBe(200);
+  // The server learns of it some time later than the client.
+  const status = () =>
+    CLIENTS['HTTP/2'](small.port, {}).then(
+      (answer) => answer.status,
+      () => undefined,
+    );
+  expect(await eventually(status, (one) => one === 200)).toBe(200);
   await small.server.close(0);
 });

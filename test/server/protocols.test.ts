@@ -5,8 +5,9 @@ import express from 'express';
 import { BodyBudget } from '../../src/http/body-budget.ts';
 import { readBody } from '../../src/http/steps/read-body.ts';
 import { selfSignedCertificate } from './protocols-certificate.ts';
-import { CLIENTS, eventually, startServer, uncaught } from './protocols-harness.ts';
+import { CLIENTS, startServer, uncaught } from './protocols-harness.ts';
 import type { ClientName, RunningServer } from './protocols-harness.ts';
+import { eventually } from '../support/until.ts';
 
 const NAMES = Object.keys(CLIENTS) as ClientName[];
 const budget = new BodyBudget(64_000_000);
@@ -162,7 +163,10 @@ test('the AWS SDK for JavaScript converses with its default handler, which is HT
 });
 
 test('no request is counted once all are answered', async () => {
-  expect(await eventually(() => cleartext.server.openRequests + encrypted.server.openRequests === 0)).toBe(
-    true,
-  );
+  expect(
+    await eventually(
+      () => cleartext.server.openRequests + encrypted.server.openRequests,
+      (open) => open === 0,
+    ),
+  ).toBe(0);
 });

@@ -8,6 +8,9 @@ import { converseBody, MerchantPerson, onboard, operatorOf } from '../support/pe
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { awayFromMidnight } from '../support/calendar.ts';
+import { takeOver } from '../support/take-over.ts';
+import { eventually, until } from '../support/until.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 const CLAUDE = 'anthropic.claude-3-5-haiku-20241022-v1:0';
@@ -17,10 +20,14 @@ const BUCKET = 'logs.of-merchant-a';
 const PROMPT = 'confidential-prompt';
 
 let service: TestService;
+/** What the service does every half minute: here only when it is told to. */
+let ownLook: () => Promise<void>;
 let merchants = 0;
 
+beforeAll(() => awayFromMidnight(), 180_000);
 beforeAll(async () => {
-  service = await startTestService({ DRAIN_TIMEOUT_MS: '150' });
+  service = await startTestService({ DRAIN_TIMEOUT_MS: '1500' });
+  ownLook = takeOver(service.service, 'reconcile');
   await setPrice(service, MODEL, { input: 2, output: 10 });
 }, 60_000);
 beforeEach(() => {
@@ -106,7 +113,7 @@ function waitFor({ merchantId }: MerchantPerson, minutes = 0): Promise<unknown> 
 
 async function reconcile(merchant: MerchantPerson, minutes = 0): Promise<Row[]> {
   await waitFor(merchant, minutes);
-  await service.service.reconcile();
+  await ownLook();
   return rowsOf(merchant);
 }
 
@@ -128,15 +135,15 @@ describe('from the logs', () => {
     await using victim = await startServiceProcess({ ...service.env, LOG_LEVEL: 'silent' });
     const { merchantId, token = '', credentialId, apiKeyId } = merchant;
     const person = new MerchantPerson(victim.url, { merchantId, token, credentialId, apiKeyId });
-    service.standIn.fault({ operation: 'ConverseStream', eventDelayMs: 40 });
+    service.standIn.fault({ operation: 'ConverseStream', eventDelayMs: 150 });
     const running = person
       .post(`/model/${MODEL}/converse-stream`, converseBody(`${PROMPT} STAND_IN_WORDS=60`, 200))
       .catch(() => undefined);
     const atAws = () => service.standIn.journal.find(({ operation }) => operation === 'ConverseStream');
-    while ((atAws()?.eventsSent ?? 0) < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until('it streams', () => (atAws()?.eventsSent ?? 0) >= 3);
     await victim.end('SIGKILL');
     await running;
-    while (atAws()?.outcome === 'open') await new Promise((resolve) => setTimeout(resolve, 10));
+    await until('AWS is done', () => atAws()?.outcome !== 'open');
     await withAdmin(service, async (admin) => {
       await admin.query(
         `UPDATE processes SET lease_until = now() - interval '1 second' WHERE id = (SELECT process_id FROM calls WHERE merchant_id = $1)`,
@@ -213,15 +220,15 @@ describe('from the logs', () => {
   test('a record that is not in the log yet: looked for again after 2, 4, 8 minutes, and found when it comes', async () => {
     const merchant = await newMerchant();
     await lose(merchant);
-    expect((await rowsOf(merchant))[0]?.waits).toBeGreaterThan(110);
+    expect((await rowsOf(merchant))[0]?.waits).toBeGreaterThan(90);
     for (const minutes of [2, 4, 8]) {
       const [row] = await reconcile(merchant);
       expect(row?.state).toBe('unknown');
-      expect(Math.abs((row?.waits ?? 0) - minutes * 60)).toBeLessThan(5);
+      expect(Math.abs((row?.waits ?? 0) - minutes * 60)).toBeLessThan(30);
     }
     // Logs that are named later are looked at at once.
     await setLogs(merchant, CLOUD_WATCH);
-    await service.service.reconcile();
+    await ownLook();
     expect(await rowsOf(merchant)).toMatchObject([{ state: 'settled', provenance: 'log', tries: 4 }]);
   });
 
@@ -442,14 +449,13 @@ describe('by policy', () => {
     });
     await answer.body?.getReader().read();
     leave.abort();
-    for (;;) {
-      const [row] = await rowsOf(merchant);
-      if (row?.state === 'held') continue;
-      expect(row).toMatchObject({ state: 'unknown', reason: 'stream broke off' });
-      // At the time it left there was one delta at most.
-      expect(row?.seen_output).toBeGreaterThan(20);
-      break;
-    }
+    const [row] = await eventually(
+      () => rowsOf(merchant),
+      ([one]) => one?.state !== 'held',
+    );
+    expect(row).toMatchObject({ state: 'unknown', reason: 'stream broke off' });
+    // At the time it left there was one delta at most.
+    expect(row?.seen_output).toBeGreaterThan(20);
   });
 
   test('keep: it stays unknown, and counted, until an operator decides', async () => {
@@ -534,7 +540,7 @@ test('two replicas and an operator at once: each call is resolved once', async (
   await waitFor(merchant);
   const again = async () => {
     for (let round = 0; round < 4; round += 1) {
-      await Promise.all([replica.reconcile(), service.service.reconcile(), waitFor(merchant)]);
+      await Promise.all([replica.reconcile(), ownLook(), waitFor(merchant)]);
     }
   };
   const decisions = (await rowsOf(merchant)).slice(0, 4).map(({ id }) =>

@@ -16,6 +16,7 @@ import { startReplica } from '../support/replicas.ts';
 import type { Replica } from '../support/replicas.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { eventually, until } from '../support/until.ts';
 
 /** What is promised, from the answer of the revocation. A look is far more frequent here. Milliseconds. */
 const BOUND_MS = 10_000;
@@ -134,10 +135,12 @@ function lineOf({ requestId }: Export): Record<string, unknown> | undefined {
 /** Ended by the service within the bound, although nobody read; and what came of it does not look whole. */
 async function expectCut(running: Export): Promise<void> {
   const { protocol, path } = running;
-  const from = performance.now();
-  while (lineOf(running) === undefined && performance.now() - from < BOUND_MS)
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  const { complete, code } = lineOf(running) ?? {};
+  const line = await eventually(
+    () => lineOf(running),
+    (one) => one !== undefined,
+    { limitMs: BOUND_MS },
+  );
+  const { complete, code } = line ?? {};
   const { text, whole } = await running.rest();
   expect({ protocol, path, complete, code, whole }).toEqual({
     protocol,
@@ -188,7 +191,7 @@ describe('an export that nobody reads is cut off when', () => {
 
   test('the JWT of its reader runs out; and over HTTP/1.1 as well', async () => {
     const merchant = await newMerchant('merchant-jwt');
-    const exports = await beginAll(merchant, await signJwt(merchant.merchantId, 'usage:read audit:read', 4));
+    const exports = await beginAll(merchant, await signJwt(merchant.merchantId, 'usage:read audit:read', 8));
     const tcp = await newMerchant('merchant-tcp', ROWS_OF_TCP);
     exports.push(...(await beginAll(tcp, tcp.token, 'h1')));
     await TAKEN[0]?.[1](tcp);
@@ -224,8 +227,7 @@ test('an export whose answer has not begun is refused in words, not cut off', as
   await admin.query('BEGIN; LOCK TABLE corrections IN ACCESS EXCLUSIVE MODE');
   const answer = merchant.get(EXPORTS[0]).catch((error: unknown) => error);
   const isWaiting = `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%corrections%'`;
-  while (((await sql(isWaiting)) as pg.QueryResult).rows.length === 0)
-    await new Promise((resolve) => setTimeout(resolve, 5));
+  await until('it waits', async () => ((await sql(isWaiting)) as pg.QueryResult).rows.length > 0);
   await TAKEN[0]?.[1](merchant);
   // One that began before may be under way.
   await service.service.watch.round();

@@ -15,6 +15,7 @@ import { converseBody, onboard, MerchantPerson, operatorOf, runtimeCalls } from 
 import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { takeOver } from '../support/take-over.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 const WIRE = `/model/${MODEL}/converse`;
@@ -655,6 +656,7 @@ describe('in use', () => {
   });
 
   test('what became of a lost call is read from the logs with a session that may do that and nothing else', async () => {
+    const lookAgain = takeOver(service.service, 'reconcile');
     const person = await onboard(service, 'merchant-logs');
     const { id } = await activeRole(person);
     service.standIn.forget();
@@ -665,7 +667,7 @@ describe('in use', () => {
     service.standIn.fault({ operation: 'Converse', cutBody: true });
     expect(await call(id, person)).toMatchObject({ status: 502 });
     await admin.query(`UPDATE calls SET reconcile_at = now() WHERE merchant_id = $1`, [person.merchantId]);
-    await service.service.reconcile();
+    await lookAgain();
     const { rows } = await admin.query(`SELECT state, provenance FROM calls WHERE merchant_id = $1`, [
       person.merchantId,
     ]);

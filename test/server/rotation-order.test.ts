@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { AWS } from '../support/aws-keys.ts';
 import { converseBody, MerchantPerson, onboard } from '../support/people.ts';
 import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 // In which order a rotation does what it does, and that it takes no key at IAM for its own that is not.
 
@@ -115,24 +115,23 @@ async function endOverlap(merchant: MerchantPerson): Promise<void> {
   );
 }
 
-/** Asks again until it is so; meanwhile the service does at once what it does every second. */
-async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 20_000;
-  while (!(await isSo())) {
-    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+/** Meanwhile the service does at once what it does every second. */
+function untilRotated(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  return until(what, async () => {
+    if (await isSo()) return true;
     await service.service.rotate();
-    await sleep(20);
-  }
+    return false;
+  });
 }
 
 const settled = (merchant: MerchantPerson) =>
-  until('nothing is left to do', async () => (await rowOf(merchant)).settled);
+  untilRotated('nothing is left to do', async () => (await rowOf(merchant)).settled);
 const deactivated = (merchant: MerchantPerson) =>
-  until('a key is deactivated', async () => (await rowOf(merchant)).key_state === 'deactivated');
+  untilRotated('a key is deactivated', async () => (await rowOf(merchant)).key_state === 'deactivated');
 
 /** A rotation at IAM whose answer got lost. Nothing was cleaned yet: IAM lists nothing until the returned function is called. */
 async function lostAtIam({ merchant, arn }: User): Promise<() => Promise<void>> {
-  const create = service.standIn.fault({ operation: 'CreateAccessKey', delayMs: 200, reset: true });
+  const create = service.standIn.fault({ operation: 'CreateAccessKey', delayMs: 1_500, reset: true });
   const answer = atIam(merchant);
   await until('a key is asked for', () => create.hits() > 0);
   const list = service.standIn.fault({
@@ -154,7 +153,7 @@ async function lookedInVain(merchant: MerchantPerson): Promise<void> {
   const seen = () => service.logLines.filter((line) => line.includes('rotation.in_progress')).length;
   const before = seen();
   await dueNow(merchant);
-  await until('it was looked at', () => seen() > before);
+  await untilRotated('it was looked at', () => seen() > before);
   expect(await rowOf(merchant)).toMatchObject({ key_state: null, settled: false });
 }
 
@@ -201,7 +200,7 @@ describe('whose key it is', () => {
     const user = await newUser();
     const goOn = await lostAtIam(user);
     // Tested for as long as the fault stays.
-    const list = service.standIn.fault({ operation: 'PutSecretValue', delayMs: 1_000 });
+    const list = service.standIn.fault({ operation: 'PutSecretValue', delayMs: 2_000 });
     await goOn();
     await lookedInVain(user.merchant);
     const next = atIam(user.merchant);
@@ -217,7 +216,7 @@ describe('whose key it is', () => {
       `UPDATE credential_rotations SET due_at = clock_timestamp(), ended_at = ended_at - interval '6 minutes' WHERE credential_id = $1 AND state = 'failed'`,
       [user.merchant.credentialId],
     );
-    await until('the one that failed is settled', async () => {
+    await untilRotated('the one that failed is settled', async () => {
       const { rows } = await admin.query(
         `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND state = 'failed' AND key_state = 'none'`,
         [user.merchant.credentialId],
@@ -299,7 +298,7 @@ describe('a key that was deactivated', () => {
       times: 'always',
     });
     await dueNow(merchant);
-    await until('it is gone', () => keysAtIam(arn)[first.accessKeyId] === undefined);
+    await untilRotated('it is gone', () => keysAtIam(arn)[first.accessKeyId] === undefined);
     await service.service.rotate();
     fault.remove();
     await dueNow(merchant);
@@ -371,7 +370,7 @@ describe('before IAM is asked anything', () => {
       service.logLines.filter((line) => line.includes(merchant.credentialId) && line.includes(why)).length;
     const before = seen();
     await dueNow(merchant);
-    await until('it was tried', () => seen() > before || asksOfIam().length > 0);
+    await untilRotated('it was tried', () => seen() > before || asksOfIam().length > 0);
     expect(asksOfIam()).toEqual([]);
     const row = await rowOf(merchant);
     expect(row).toMatchObject({ state: 'retired', key_state: null, settled: false });
@@ -384,7 +383,7 @@ describe('before IAM is asked anything', () => {
     await setStatus(merchant, 'suspended');
     service.standIn.forget();
     await endOverlap(merchant);
-    await until('the labels are moved', async () => (await rowOf(merchant)).labelled === 'retired');
+    await untilRotated('the labels are moved', async () => (await rowOf(merchant)).labelled === 'retired');
     await triedInVain(merchant, 'merchant.not_active');
     await setStatus(merchant, 'active');
     await freeze(merchant, 'frozen');
@@ -428,7 +427,7 @@ describe('labels that cannot be moved', () => {
     expect((await rowOf(merchant)).due_in).toBeLessThan(3_600);
     fault.remove();
     await set(merchant, 'due_at = clock_timestamp()');
-    await until('they are moved', async () => (await rowOf(merchant)).labelled === 'retired');
+    await untilRotated('they are moved', async () => (await rowOf(merchant)).labelled === 'retired');
     expect((await rowOf(merchant)).due_in).toBeGreaterThan(80_000);
   });
 

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { AWS } from '../support/aws-keys.ts';
 import { converseBody, MerchantPerson, onboard, operatorOf, runtimeCalls } from '../support/people.ts';
 import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 const ACCOUNT = AWS.merchantA.accountId;
@@ -132,19 +132,18 @@ async function endOverlap({ credentialId }: MerchantPerson): Promise<void> {
   );
 }
 
-/** Asks again until it is so; meanwhile the service does at once what it does every second. */
-async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 20_000;
-  while (!(await isSo())) {
-    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+/** Meanwhile the service does at once what it does every second. */
+function untilRotated(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  return until(what, async () => {
+    if (await isSo()) return true;
     await service.service.rotate();
-    await sleep(20);
-  }
+    return false;
+  });
 }
 
 async function retired(merchant: MerchantPerson): Promise<void> {
   await endOverlap(merchant);
-  await until('the version before is retired and the labels are off', async () => {
+  await untilRotated('the version before is retired and the labels are off', async () => {
     const { rows } = await admin.query(
       `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND (state = 'overlap' OR due_at IS NOT NULL)`,
       [merchant.credentialId],
@@ -231,7 +230,7 @@ describe('what is refused leaves the version before in force, and nothing of the
   test('a key that AWS stops to know between the question and the test: the pending version is shredded', async () => {
     const { merchant, first } = await newMerchant();
     const key = newKey();
-    service.standIn.fault({ operation: 'PutSecretValue', delayMs: 300 });
+    service.standIn.fault({ operation: 'PutSecretValue', delayMs: 1_500 });
     const answer = rotate(merchant, key);
     await until('the version is being written', () =>
       Promise.resolve(service.standIn.journal.some(({ operation }) => operation === 'PutSecretValue')),
@@ -249,7 +248,10 @@ describe('what is refused leaves the version before in force, and nothing of the
       'rotation_started',
       'rotation_failed',
     ]);
-    await until('no label is left', async () => (await labelsOf(merchant))['AWSPENDING'] === undefined);
+    await untilRotated(
+      'no label is left',
+      async () => (await labelsOf(merchant))['AWSPENDING'] === undefined,
+    );
     await expectUntouched(merchant, first);
   });
 
@@ -305,7 +307,7 @@ describe('what is refused leaves the version before in force, and nothing of the
       `/api/ops/merchants/${merchant.merchantId}/credentials/${merchant.credentialId}/approve-account`,
       { accountId: '300000000003', reason: 'for a moment' },
     );
-    service.standIn.fault({ operation: 'PutSecretValue', delayMs: 300 });
+    service.standIn.fault({ operation: 'PutSecretValue', delayMs: 1_500 });
     const answer = rotate(merchant, other);
     await until('the version is being written', () =>
       Promise.resolve(service.standIn.journal.some(({ operation }) => operation === 'PutSecretValue')),
@@ -513,7 +515,11 @@ describe('calls while two versions are live', () => {
     const { merchant } = await newMerchant();
     const key = newKey();
     // One of the questions of the test.
-    service.standIn.fault({ operation: 'ListInferenceProfiles', accessKeyId: key.accessKeyId, delayMs: 500 });
+    service.standIn.fault({
+      operation: 'ListInferenceProfiles',
+      accessKeyId: key.accessKeyId,
+      delayMs: 1_500,
+    });
     const answer = rotate(merchant, key);
     await until('it is pending', async () => (await versionsOf(merchant)).length === 2);
     expect(await holdWith(merchant, 2)).toBe('credential');
@@ -562,7 +568,7 @@ describe('what a process that died has left is gone on with', () => {
     await admin.query(sql, [merchant.credentialId]);
   }
   const ended = (merchant: MerchantPerson, state: string) =>
-    until(`the rotation is ${state}`, async () => (await rotationOf(merchant))['state'] === state);
+    untilRotated(`the rotation is ${state}`, async () => (await rotationOf(merchant))['state'] === state);
 
   test('begun and not sealed: given up', async () => {
     const { merchant } = await newMerchant();
@@ -585,7 +591,7 @@ describe('what a process that died has left is gone on with', () => {
       merchant.credentialId,
     ]);
     await ended(merchant, 'overlap');
-    await until('the labels are moved', async () => (await labelsOf(merchant))['AWSCURRENT'] === 2);
+    await untilRotated('the labels are moved', async () => (await labelsOf(merchant))['AWSCURRENT'] === 2);
     expect((await converse(merchant)).status).toBe(200);
     expect(signers().at(-1)).toBe(second.accessKeyId);
   });
@@ -615,7 +621,7 @@ describe('what a process that died has left is gone on with', () => {
     await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
       merchant.credentialId,
     ]);
-    await until('it was tried', () => Promise.resolve(fault.hits() > 1));
+    await untilRotated('it was tried', () => Promise.resolve(fault.hits() > 1));
     expect(await rotationOf(merchant)).toMatchObject({ state: 'pending' });
     await admin.query(
       `UPDATE credential_rotations SET started_at = started_at - interval '1 hour', due_at = clock_timestamp() WHERE credential_id = $1`,
@@ -640,9 +646,12 @@ describe('what a process that died has left is gone on with', () => {
     await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
       merchant.credentialId,
     ]);
-    await until('the labels are moved', async () => (await labelsOf(merchant))['AWSPREVIOUS'] === 1);
+    await untilRotated('the labels are moved', async () => {
+      const labels = await labelsOf(merchant);
+      return labels['AWSPREVIOUS'] === 1 && labels['AWSPENDING'] === undefined;
+    });
     expect(await labelsOf(merchant)).toEqual({ AWSCURRENT: 2, AWSPREVIOUS: 1 });
-    await until('that is written down', async () => {
+    await untilRotated('that is written down', async () => {
       const { rows } = await admin.query<{ labelled: string }>(
         'SELECT labelled FROM credential_rotations WHERE credential_id = $1',
         [merchant.credentialId],
@@ -658,7 +667,7 @@ describe('what a process that died has left is gone on with', () => {
     await admin.query('UPDATE credential_rotations SET due_at = clock_timestamp() WHERE credential_id = $1', [
       merchant.credentialId,
     ]);
-    await until('it is given up', async () => {
+    await untilRotated('it is given up', async () => {
       const { rows } = await admin.query(
         `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND state = 'failed' AND due_at IS NULL`,
         [merchant.credentialId],
@@ -685,14 +694,14 @@ describe('what a process that died has left is gone on with', () => {
     service.standIn.forget();
     await due();
     const told = () => service.logLines.filter((line) => line.includes(credentialId));
-    await until('somebody looked at it', () =>
+    await untilRotated('somebody looked at it', () =>
       Promise.resolve(told().some((line) => /merchant\.not_active|rotation resumed/.test(line))),
     );
     expect((await versionsOf(merchant))[1]).toMatchObject({ state: 'pending', shredded: false });
     expect(service.standIn.journal).toEqual([]);
     await setStatus('active');
     await due();
-    await until('it is in force', async () => (await versionsOf(merchant))[1]?.state === 'current');
+    await untilRotated('it is in force', async () => (await versionsOf(merchant))[1]?.state === 'current');
   });
 
   /** A pending version whose process died before it was tested. */
@@ -724,7 +733,7 @@ test('a second process is told: it uses the new version, and forgets the one tha
   const [merchantId, credentialId] = ids as [never, never];
   expect(await services.vault.current(merchantId, credentialId, false)).toMatchObject({ version: 1 });
   await rotated(merchant, newKey());
-  await until(
+  await untilRotated(
     'it has been told',
     async () => (await services.vault.current(merchantId, credentialId, false)).version === 2,
   );
@@ -766,7 +775,7 @@ describe('with a new key made at IAM', () => {
   }
 
   const cleaned = (merchant: MerchantPerson) =>
-    until('nothing is left to do', async () => {
+    untilRotated('nothing is left to do', async () => {
       const { rows } = await admin.query(
         `SELECT 1 FROM credential_rotations WHERE credential_id = $1 AND due_at IS NOT NULL`,
         [merchant.credentialId],

@@ -9,6 +9,7 @@ import { converseBody, onboard, runtimeCalls } from '../support/people.ts';
 import type { MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { eventually, until } from '../support/until.ts';
 import type { FaultRule } from '../aws/faults.ts';
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
@@ -19,9 +20,9 @@ let merchant: MerchantPerson;
 
 beforeAll(async () => {
   service = await startTestService({
-    UPSTREAM_IDLE_TIMEOUT_MS: '600',
-    UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '1500',
-    DRAIN_TIMEOUT_MS: '800',
+    UPSTREAM_IDLE_TIMEOUT_MS: '1500',
+    UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '2500',
+    DRAIN_TIMEOUT_MS: '4000',
   });
   merchant = await onboard(service, 'merchant-a');
   // Opens the credential, so that the faults below meet the calls and not the vault.
@@ -47,13 +48,7 @@ async function lastRecord(): Promise<LedgerRecord> {
 }
 
 /** Waits for the row to leave `held`: after an abort it is settled in the background. */
-async function resolvedRecord(): Promise<LedgerRecord> {
-  for (;;) {
-    const record = await lastRecord();
-    if (record.state !== 'held') return record;
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
+const resolvedRecord = (): Promise<LedgerRecord> => eventually(lastRecord, ({ state }) => state !== 'held');
 
 function newClient(protocol: 'h1' | 'h2'): BedrockRuntimeClient {
   return new BedrockRuntimeClient({
@@ -167,13 +162,13 @@ describe('server-sent events', () => {
 });
 
 describe('a client that leaves', () => {
-  async function leaveAfterFirstBytes(): Promise<void> {
+  async function leaveAfterFirstBytes(words = 40): Promise<void> {
     const abort = new AbortController();
     const response = await fetch(`${merchant.baseUrl}/model/${MODEL}/converse-stream`, {
       method: 'POST',
       signal: abort.signal,
       headers: { authorization: `Bearer ${merchant.token ?? ''}` },
-      body: JSON.stringify(converseBody('STAND_IN_WORDS=40')),
+      body: JSON.stringify(converseBody(`STAND_IN_WORDS=${String(words)}`)),
     });
     await response.body?.getReader().read();
     abort.abort();
@@ -189,9 +184,10 @@ describe('a client that leaves', () => {
 
   test('does not hold the upstream for ever: after the drain time it is cut and unknown', async () => {
     service.standIn.fault({ eventDelayMs: 300 });
-    await leaveAfterFirstBytes();
+    await leaveAfterFirstBytes(120);
     expect(await resolvedRecord()).toMatchObject({ state: 'unknown' });
-    expect(runtimeCalls(service)[0]?.outcome).toBe('client-aborted');
+    const outcome = () => runtimeCalls(service)[0]?.outcome;
+    expect(await eventually(outcome, (one) => one !== 'open')).toBe('client-aborted');
   });
 
   test('before a whole answer is billed too', async () => {
@@ -203,7 +199,7 @@ describe('a client that leaves', () => {
       headers: { authorization: `Bearer ${merchant.token ?? ''}` },
       body: JSON.stringify(converseBody('hello')),
     });
-    while (runtimeCalls(service).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until('it is at AWS', () => runtimeCalls(service).length > 0);
     abort.abort();
     await expect(call).rejects.toThrow();
     expect(await resolvedRecord()).toMatchObject({ state: 'settled', provenance: 'drained' });
@@ -228,7 +224,7 @@ describe('answers that are no streams', () => {
     const answer = await merchant.post(`/model/${MODEL}/converse`, converseBody('hello'));
     expect(answer.status).toBe(status);
     expect(answer.headers.get('x-amzn-errortype')).not.toBeNull();
-    expect(await lastRecord()).toMatchObject({ state });
+    expect(await resolvedRecord()).toMatchObject({ state });
   });
 
   test('a paid call is sent once, whatever happens', async () => {

@@ -8,6 +8,7 @@ import type { MerchantPerson } from '../support/people.ts';
 import type { TestDatabase } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { eventually, until } from '../support/until.ts';
 
 // The answer of an admission is lost behind its commit: its caller is told 503, and nothing is sent.
 const WIRE = '/model/anthropic.claude-3-5-haiku-20241022-v1:0/converse';
@@ -53,14 +54,6 @@ const newest = async () =>
   (await watcher.query<Row>('SELECT id, state, reason FROM calls ORDER BY created_at DESC, id DESC LIMIT 1'))
     .rows[0];
 
-async function until(what: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 20_000;
-  while (!(await what())) {
-    if (Date.now() > end) throw new Error('it did not come about in time');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 const holdWaits = async () =>
   (
     await watcher.query(
@@ -79,11 +72,11 @@ test.each(['before', 'after'])('a call that is admitted %s its answer is lost is
   await admin.query('BEGIN');
   await admin.query(`SELECT 1 FROM audit_heads WHERE merchant_id = 'merchant-a' FOR UPDATE`);
   const asking = ask(key);
-  await until(holdWaits);
+  await until('the admission waits', holdWaits);
   await proxy.set({ kind: 'black hole' });
   const admitted = async () => {
     await admin.query('COMMIT');
-    await until(async () => (await newest())?.id !== last);
+    await until('it is admitted', async () => (await newest())?.id !== last);
   };
   if (when === 'before') await admitted();
   await proxy.set({ kind: 'open' });
@@ -93,8 +86,8 @@ test.each(['before', 'after'])('a call that is admitted %s its answer is lost is
   expect(lost).toMatchObject({ state: 'held' });
   expect((await ask(key)).status).toBe(429);
 
-  await until(async () => (await newest())?.state === 'void');
-  expect(await newest()).toMatchObject({ id: lost?.id, reason: 'never sent' });
+  const settled = await eventually(newest, (row) => row?.state !== 'held');
+  expect(settled).toMatchObject({ id: lost?.id, state: 'void', reason: 'never sent' });
   expect(runtimeCalls(service)).toEqual([]);
   expect((await ask(key)).status).toBe(200);
   expect(runtimeCalls(service)).toHaveLength(1);

@@ -2,6 +2,7 @@ import { Buffer } from 'node:buffer';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { csvLine } from '../../src/ledger/csv.ts';
@@ -12,9 +13,12 @@ import type { MerchantPerson } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { awayFromMidnight } from '../support/calendar.ts';
+import { eventually } from '../support/until.ts';
 import { openUsageHouse } from './usage-house.ts';
 import type { Merchant, UsageHouse } from './usage-house.ts';
 
+beforeAll(() => awayFromMidnight(), 180_000);
 const date = (daysAgo: number) => new Date(Date.now() - daysAgo * 86_400_000).toISOString().slice(0, 10);
 const DAYS = { from: date(3), to: date(-1) };
 
@@ -353,14 +357,18 @@ describe('over HTTP', () => {
     complete: boolean;
   }
 
-  /** `pauseMs`: waits so long after each piece; `stallMs`: after the first one. `onPiece` sees each. */
+  /** `pauseMs`: waits so long after each piece; `stallMs`: after the first one. `onPiece` sees each, and the next is read when it is done. */
   function download(
     url: string,
     {
       pauseMs = 0,
       stallMs = 0,
       onPiece,
-    }: { pauseMs?: number; stallMs?: number; onPiece?: (got: number, req: http.ClientRequest) => void } = {},
+    }: {
+      pauseMs?: number;
+      stallMs?: number;
+      onPiece?: (got: number, req: http.ClientRequest) => Promise<void> | undefined;
+    } = {},
   ): Promise<Download> {
     return new Promise((resolve, reject) => {
       const req = http.get(
@@ -382,11 +390,10 @@ describe('over HTTP', () => {
             const waitMs = pieces.length === 0 ? Math.max(stallMs, pauseMs) : pauseMs;
             pieces.push(piece);
             bytes += piece.length;
-            onPiece?.(bytes, req);
-            if (waitMs > 0) {
-              res.pause();
-              setTimeout(() => res.resume(), waitMs);
-            }
+            const seen = onPiece?.(bytes, req);
+            if (seen === undefined && waitMs === 0) return;
+            res.pause();
+            void Promise.all([seen, waitMs > 0 && sleep(waitMs)]).then(() => res.resume());
           });
           res.on('end', () => {
             done(res.complete);
@@ -434,7 +441,10 @@ describe('over HTTP', () => {
     let most = 0;
     const { text, complete } = await download(path('csv'), {
       pauseMs: 5,
-      onPiece: () => (most = Math.max(most, process.memoryUsage().rss - before)),
+      onPiece: () => {
+        most = Math.max(most, process.memoryUsage().rss - before);
+        return undefined;
+      },
     });
     expect(complete).toBe(true);
     expect(text.trimEnd().split('\r\n')).toHaveLength(ROWS + 2);
@@ -448,6 +458,7 @@ describe('over HTTP', () => {
         onPiece: (bytes, req) => {
           got = bytes;
           req.destroy();
+          return undefined;
         },
       }),
     ).resolves.toMatchObject({ complete: false });
@@ -460,13 +471,8 @@ describe('over HTTP', () => {
         );
         return rowCount !== 0;
       };
-      const end = Date.now() + 5_000; // the page that was being read ends first
-      let reading = true;
-      while (reading && Date.now() < end) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        reading = await isReading();
-      }
-      expect(reading).toBe(false);
+      // The page that was being read ends first.
+      expect(await eventually(isReading, (reading) => !reading)).toBe(false);
     });
   });
 
@@ -479,11 +485,11 @@ describe('over HTTP', () => {
   test.each(['csv', 'ndjson'])('an error in the middle cuts the %s: it never looks whole', async (format) => {
     let broken = false;
     const cut = await download(path(format), {
-      pauseMs: 2,
-      onPiece: () => {
+      // Nothing more is read until it is broken.
+      onPiece: async () => {
         if (broken) return;
         broken = true;
-        void onServer(service.database.adminUrl, (client) =>
+        await onServer(service.database.adminUrl, (client) =>
           client.query('ALTER TABLE calls RENAME COLUMN reason TO reason_gone'),
         );
       },

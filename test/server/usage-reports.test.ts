@@ -3,12 +3,14 @@ import fc from 'fast-check';
 import { bucketBounds, latencyOf } from '../../src/ledger/latency.ts';
 import { USAGE_GROUPS } from '../../src/ledger/usage.ts';
 import type { UsageGroup, UsageRecord, UsageSums } from '../../src/ledger/usage.ts';
+import { awayFromMidnight } from '../support/calendar.ts';
 import { INSTANCE, openUsageHouse } from './usage-house.ts';
 import type { Made, Merchant, UsageHouse } from './usage-house.ts';
 
 let house: UsageHouse;
 let close: () => Promise<void>;
 
+beforeAll(() => awayFromMidnight(), 180_000);
 beforeAll(async () => {
   ({ house, close } = await openUsageHouse());
 });

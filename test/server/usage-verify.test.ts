@@ -4,12 +4,14 @@ import { SUM_COLUMNS } from '../../src/ledger/usage-sums.ts';
 import { onboard, operatorOf } from '../support/people.ts';
 import { onServer } from '../support/postgres.ts';
 import { startTestService } from '../support/service.ts';
+import { awayFromMidnight } from '../support/calendar.ts';
 import { openUsageHouse } from './usage-house.ts';
 import type { Made, Merchant, UsageHouse } from './usage-house.ts';
 
 let house: UsageHouse;
 let close: () => Promise<void>;
 
+beforeAll(() => awayFromMidnight(), 180_000);
 beforeAll(async () => {
   ({ house, close } = await openUsageHouse());
 });

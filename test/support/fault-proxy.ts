@@ -9,6 +9,7 @@ import type { AddressInfo, Server, Socket } from 'node:net';
  * - `refused`: nobody listens; connections that were there are reset.
  * - `black hole`: takes connections and bytes, and nothing ever comes back.
  * - `slow`: passes everything on; each piece of an answer comes `delayMs` late.
+ * - `lost answer`: passes everything on, but where a connection has said `of`, what is answered when it says `to`: with that it is reset.
  * - `postgres-error`: what Postgres says at the door with this SQLSTATE; connections that were there are reset.
  */
 export type Road =
@@ -16,6 +17,7 @@ export type Road =
   | { kind: 'refused' }
   | { kind: 'black hole' }
   | { kind: 'slow'; delayMs: number }
+  | { kind: 'lost answer'; of: string; to: string }
   | { kind: 'postgres-error'; sqlState: string };
 
 /** A TCP proxy on loopback whose road can be broken and mended. */
@@ -23,6 +25,8 @@ export class FaultProxy implements AsyncDisposable {
   readonly port: number;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** How far connections have come on a road of lost answers. */
+  readonly #said = new WeakMap<Socket, 'of' | 'to'>();
   #target: { host: string; port: number } | undefined;
   #road: Road = { kind: 'open' };
 
@@ -85,6 +89,7 @@ export class FaultProxy implements AsyncDisposable {
     const server = connect(this.#target);
     this.#watch(server);
     client.on('data', (bytes) => {
+      this.#note(client, bytes);
       if (this.#road.kind !== 'black hole') server.write(bytes);
     });
     server.on('data', (bytes) => {
@@ -101,9 +106,20 @@ export class FaultProxy implements AsyncDisposable {
     });
   }
 
+  #note(client: Socket, bytes: Buffer): void {
+    if (this.#road.kind !== 'lost answer') return;
+    if (bytes.includes(this.#road.of)) this.#said.set(client, 'of');
+    if (bytes.includes(this.#road.to) && this.#said.has(client)) this.#said.set(client, 'to');
+  }
+
   #answer(client: Socket, bytes: Buffer): void {
     const road = this.#road;
     if (road.kind === 'black hole') return;
+    // It has answered, so it was done.
+    if (this.#said.get(client) === 'to') {
+      client.resetAndDestroy();
+      return;
+    }
     if (road.kind === 'slow') setTimeout(() => client.write(bytes), road.delayMs);
     else client.write(bytes);
   }

@@ -300,7 +300,7 @@ describe('names', () => {
 });
 
 describe('receivers that misbehave', () => {
-  const out = new WebhookSender({ rules: TESTING, timeoutMs: 400 });
+  const out = new WebhookSender({ rules: TESTING, timeoutMs: 2_000 });
   const to = (port: number) => event(`http://127.0.0.1:${String(port)}/`);
 
   test('an answer without end counts by its status, and only 64 KB of it are read', async () => {

@@ -170,6 +170,18 @@ describe('of a key', () => {
     expect(state.queries).toBe(3);
   });
 
+  test('the key goes on in the moment too in which what is known of it is too old to refuse others by', async () => {
+    const { add, send, clock } = setUp();
+    const key = add();
+    for (const passedMs of [0, 60_000]) {
+      clock.time = START + passedMs;
+      for (let n = 0; n < 20; n += 1) await send(forged(key), `198.51.100.${String(n)}`);
+    }
+    clock.time = START + 60_001;
+    expect(await send(forged(key), '198.51.100.1')).toMatch(/^429/);
+    expect(await send(key.text)).toBe('in');
+  });
+
   test('all at once, no more than its budget', async () => {
     const { add, state, send } = setUp();
     const key = add();

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import type { ServiceError } from '../../src/domain/errors.ts';
 import { FairQueue } from '../../src/gateway/fair-queue.ts';
 import type { FairQueueOptions, Place } from '../../src/gateway/fair-queue.ts';
+import { until } from '../support/until.ts';
 
 /** Ends those that still wait when a test is over. */
 let over = new AbortController();
@@ -106,7 +107,7 @@ test('who waits too long is refused, and its place in the line is free', async (
   const queue = newQueue({ inFlightMax: 2, waitMs: 5 });
   const { refused, places, enter } = newCrowd(queue);
   for (const merchant of ['a', 'a', 'a', 'b']) enter(merchant);
-  while (refused.length < 2) await turn();
+  await until('two are refused', () => refused.length >= 2);
   expect(refused.map(({ merchant, error }) => [merchant, error.code])).toEqual([
     ['a', 'limit.share_exceeded'],
     ['b', 'service.overloaded'],

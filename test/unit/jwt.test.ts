@@ -21,6 +21,8 @@ const base: JwtOptions = {
   secret: new Secret(SECRET),
   clock: { now: () => now },
 };
+/** Of a key set, where it does not matter who hears of its outages. */
+const quiet = { clock: base.clock, onAway: () => undefined, onBack: () => undefined };
 const claims: JWTPayload = {
   iss: base.issuer,
   aud: base.audience,
@@ -61,11 +63,12 @@ describe('HS256', () => {
       merchantId: 'acme',
       subject: 'jwt:user-1',
       scopes: ['invoke', 'usage:read'],
-      expiresAtMs: (seconds + 600) * 1_000,
+      // With what clocks may differ, as it is taken for so long.
+      expiresAtMs: (seconds + 600 + 30) * 1_000,
     });
     expect(await verify(await hs256({ exp: seconds + 7_200 }))).toMatchObject({
       // It was issued a minute ago, and lives for an hour at most.
-      expiresAtMs: (seconds - 60 + 3_600) * 1_000,
+      expiresAtMs: (seconds - 60 + 3_600 + 30) * 1_000,
     });
     expect(await verify(await hs256({ scope: ['audit:read', 7] }))).toMatchObject({ scopes: ['audit:read'] });
     expect(await verify(await hs256({ scope: undefined }))).toMatchObject({ scopes: [] });
@@ -110,9 +113,9 @@ describe('HS256', () => {
       'file:///etc/passwd',
       'data:application/json,{"keys":[]}',
     ])
-      expect(() => remoteKeys(url, base.clock)).toThrow(/https/);
+      expect(() => remoteKeys(url, quiet)).toThrow(/https/);
     for (const url of ['https://issuer.example/keys', 'http://localhost:1/keys', 'http://[::1]:1/keys'])
-      expect(() => remoteKeys(url, base.clock)).not.toThrow();
+      expect(() => remoteKeys(url, quiet)).not.toThrow();
   });
 
   const bad: [string, () => Promise<string> | string][] = [
@@ -265,7 +268,7 @@ describe('a key set by URL', () => {
     new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid }).sign(keys.privateKey);
   const newVerifier = (clock = base.clock) => {
     const { secret: _secret, ...rest } = base;
-    return newJwtVerifier({ ...rest, algorithm: 'ES256', keys: remoteKeys(url, clock), clock });
+    return newJwtVerifier({ ...rest, algorithm: 'ES256', keys: remoteKeys(url, { ...quiet, clock }), clock });
   };
 
   test('a good token is accepted; an unknown key id is not, and a flood of them is no fetch', async () => {
@@ -274,8 +277,8 @@ describe('a key set by URL', () => {
     expect(await verify(await es256())).toMatchObject({ merchantId: 'acme' });
     fetches = 0;
     for (let index = 0; index < 50; index += 1) {
-      // Beyond the pause between any two fetches: what holds here is the rest after a success.
-      time += 6_000;
+      // Beyond the pause between any two fetches: what holds here is the half minute after a success.
+      time += 500;
       expect(await verify(await es256(`unknown-${String(index)}`))).toBeUndefined();
     }
     expect(fetches).toBe(0);
@@ -325,7 +328,7 @@ describe('a key set by URL', () => {
     ['is no key set', () => ({ status: 200, body: '{}' })],
     ['is a key set with a status of its own', () => ({ ...answer(), status: 203 })],
   ])(
-    'when the key set %s nothing is accepted, and it is asked for once in five seconds',
+    'when the key set %s nobody can say whether a token is good, and it is asked for once in five seconds',
     async (_name, broken) => {
       const good = answer;
       const bad = broken();
@@ -334,11 +337,12 @@ describe('a key set by URL', () => {
       const verify = newVerifier({ now: () => time });
       const token = await es256();
       fetches = 0;
-      for (let index = 0; index < 50; index += 1) expect(await verify(token)).toBeUndefined();
-      await Promise.all(Array.from({ length: 50 }, () => verify(token)));
+      const away = { code: 'auth.unavailable', options: { retryAfterSeconds: 5 } };
+      for (let index = 0; index < 50; index += 1) await expect(verify(token)).rejects.toMatchObject(away);
+      await Promise.allSettled(Array.from({ length: 50 }, () => verify(token)));
       expect(fetches).toBe(1);
       time += 4_999;
-      await verify(token);
+      await expect(verify(token)).rejects.toMatchObject(away);
       expect(fetches).toBe(1);
 
       answer = good;
@@ -347,15 +351,4 @@ describe('a key set by URL', () => {
       expect(fetches).toBe(2);
     },
   );
-
-  test('a clock that is set back does not stretch the pause', async () => {
-    const good = answer;
-    answer = () => ({ status: 503, body: '' });
-    let time = now;
-    const verify = newVerifier({ now: () => time });
-    expect(await verify(await es256())).toBeUndefined();
-    answer = good;
-    time -= 30_000;
-    expect(await verify(await es256())).toBeDefined();
-  });
 });

@@ -7,6 +7,7 @@ import { errorFields, newLogger } from '../../src/observability/logger.ts';
 import type { LogFields } from '../../src/observability/logger.ts';
 import { scrubLine } from '../../src/observability/scrub.ts';
 import { findInSource } from '../support/source.ts';
+import { cpuMsOf } from '../support/cpu.ts';
 
 function linesOf(write: (logger: ReturnType<typeof newLogger>) => void): string[] {
   const lines: string[] = [];
@@ -135,9 +136,7 @@ test('it is linear: a hundred thousand characters of anything take no time', () 
     'Credential',
     '-_/+=',
   ].map((part) => part.repeat(100_000 / part.length))) {
-    const startedAt = performance.now();
-    scrubLine(`{"msg":"${text}"}`);
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    expect(cpuMsOf(() => scrubLine(`{"msg":"${text}"}`), 1_000)).toBeLessThan(1_000);
   }
 });
 

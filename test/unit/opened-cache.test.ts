@@ -9,6 +9,7 @@ import { SingleFlightCache } from '../../src/memory/single-flight-cache.ts';
 import type { AwsCredential } from '../../src/domain/credential.ts';
 import type { CredentialId, MerchantId } from '../../src/domain/ids.ts';
 import { Secret } from '../../src/domain/secret.ts';
+import { eventually } from '../support/until.ts';
 
 const A = 'merchant-a' as MerchantId;
 const B = 'merchant-b' as MerchantId;
@@ -291,8 +292,12 @@ describe('a single-flight cache', () => {
     using cache = new SingleFlightCache<string>({ max: 10, ttlMs: 20, clock: { now: () => Date.now() } });
     await cache.get('k', () => Promise.resolve('v'));
     expect(cache.size).toBe(1);
-    await new Promise((resolve) => setTimeout(resolve, 60));
-    expect(cache.size).toBe(0);
+    expect(
+      await eventually(
+        () => cache.size,
+        (size) => size === 0,
+      ),
+    ).toBe(0);
   });
 });
 

@@ -8,21 +8,16 @@ import { BodyBudget } from '../../src/http/body-budget.ts';
 import { sendProblem } from '../../src/http/problem.ts';
 import { readBody } from '../../src/http/steps/read-body.ts';
 import { FRAME, PREFACE, frame, headersFrame } from '../server/protocols-frames.ts';
-import {
-  CLIENTS,
-  eventually,
-  exchangeRaw,
-  readAll,
-  sleep,
-  startServer,
-  uncaught,
-} from '../server/protocols-harness.ts';
+import { CLIENTS, exchangeRaw, readAll, sleep, startServer, uncaught } from '../server/protocols-harness.ts';
 import type { Ask, RunningServer } from '../server/protocols-harness.ts';
+import { eventually } from '../support/until.ts';
 
 const BYTES_MAX = 25_000_000;
 const MIB = 1_048_576;
 let budget = new BodyBudget(BYTES_MAX);
 let bytesMax = BYTES_MAX;
+const PATIENT_MS = 20_000;
+let timeoutMs = PATIENT_MS;
 let running: RunningServer;
 let outcomes: string[] = [];
 
@@ -30,7 +25,7 @@ beforeAll(async () => {
   const app = express();
   app.post('/', async (req, res) => {
     try {
-      using lease = await readBody(req, { bytesMax, budget, timeoutMs: 250 });
+      using lease = await readBody(req, { bytesMax, budget, timeoutMs });
       outcomes.push('whole');
       res.json({ bytes: lease.bytes.length, inUse: budget.inUse });
     } catch (error) {
@@ -53,6 +48,7 @@ beforeEach(() => {
   expect(budget.inUse).toBe(0);
   budget = new BodyBudget(BYTES_MAX);
   bytesMax = BYTES_MAX;
+  timeoutMs = PATIENT_MS;
   outcomes = [];
 });
 
@@ -179,10 +175,11 @@ test.each(BOTH)('%s: compressed bodies are refused, identity is not', async (cli
 });
 
 test('HTTP/1.1: a body that stops coming gets 408, and gives its reservation back', async () => {
+  timeoutMs = 250;
   const answer = await exchangeRaw(
     running.port,
     ['POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n', 'abc'],
-    600,
+    { enough: (received) => received.includes('request.timeout') },
   );
   expect(answer).toMatch(/^HTTP\/1\.1 408 .*request\.timeout/s);
   expect(outcomes).toEqual(['request.timeout']);
@@ -190,19 +187,29 @@ test('HTTP/1.1: a body that stops coming gets 408, and gives its reservation bac
 });
 
 test('HTTP/2: a body that stops coming gets 408, and one that is longer or shorter than declared is cut', async () => {
+  timeoutMs = 250;
   const head = (length: string): Buffer =>
     Buffer.concat([PREFACE, headersFrame('POST', '/', [['content-length', length]])]);
-  await exchangeRaw(running.port, [head('9'), frame(FRAME.data, 0, Buffer.alloc(4))], 400);
-  await exchangeRaw(running.port, [head('9'), frame(FRAME.data, 1, Buffer.alloc(4))], 50);
-  await exchangeRaw(running.port, [head('3'), frame(FRAME.data, 1, Buffer.alloc(4))], 50);
-  expect(await eventually(() => outcomes.length === 3)).toBe(true);
+  await exchangeRaw(running.port, [head('9'), frame(FRAME.data, 0, Buffer.alloc(4))], {
+    enough: () => outcomes.length === 1,
+  });
+  timeoutMs = PATIENT_MS;
+  for (const [length, count] of [
+    ['9', 2],
+    ['3', 3],
+  ] as const)
+    await exchangeRaw(running.port, [head(length), frame(FRAME.data, 1, Buffer.alloc(4))], {
+      enough: () => outcomes.length === count,
+    });
   expect(outcomes).toEqual(['request.timeout', 'request.aborted', 'request.aborted']);
 });
 
 test('HTTP/1.1: what follows a body is another request, and a short body waits for its rest', async () => {
   const raw =
     'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na';
-  const answer = await exchangeRaw(running.port, [raw, 'b'], 60);
+  const answer = await exchangeRaw(running.port, [raw, 'b'], {
+    enough: (received) => received.includes('"bytes":2'),
+  });
   expect(answer.match(/"bytes":\d/g)).toEqual(['"bytes":3', '"bytes":2']);
 });
 
@@ -212,16 +219,23 @@ test('a malformed chunk is answered, and the handler learns that the body is los
     '3\r\nabc\r\nzz\r\n',
   ]);
   expect(answer).toMatch(/^HTTP\/1\.1 400 .*application\/problem\+json/s);
-  expect(await eventually(() => outcomes.length === 1)).toBe(true);
-  expect(outcomes).toEqual(['request.aborted']);
+  expect(await outcomesOf(1)).toEqual(['request.aborted']);
 });
+
+/** So many of them, once they are there. */
+function outcomesOf(count: number): Promise<string[]> {
+  return eventually(
+    () => outcomes,
+    ({ length }) => length >= count,
+  );
+}
 
 test('one byte per chunk costs no more memory than a large chunk', async () => {
   const body = '1\r\na\r\n'.repeat(20_000);
   const answer = await exchangeRaw(
     running.port,
     [`POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n${body}0\r\n\r\n`],
-    150,
+    { enough: (received) => received.includes('inUse') },
   );
   expect(answer).toContain('{"bytes":20000,"inUse":32768}');
 });
@@ -229,24 +243,32 @@ test('one byte per chunk costs no more memory than a large chunk', async () => {
 test('100 Continue is sent by the reader, so a refused upload is never invited', async () => {
   const head = (more: string): string =>
     `POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n${more}\r\n`;
-  const invited = await exchangeRaw(running.port, [head(''), 'abc'], 60);
+  const invited = await exchangeRaw(running.port, [head(''), 'abc'], {
+    enough: (received) => received.includes('"bytes":3'),
+  });
   expect(invited).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 /);
-  const refused = await exchangeRaw(running.port, [head('Content-Encoding: br\r\n')], 60);
+  const refused = await exchangeRaw(running.port, [head('Content-Encoding: br\r\n')], {
+    enough: (received) => received.includes('415'),
+  });
   expect(refused).toMatch(/^HTTP\/1\.1 415 /);
 });
 
 test('HTTP/2: a body that was still coming when the answer went out is not taken for whole', async () => {
   const frames = [PREFACE, headersFrame('POST', '/answers-early'), frame(FRAME.data, 0, Buffer.alloc(4))];
-  await exchangeRaw(running.port, [Buffer.concat(frames)], 1_300);
-  expect(await eventually(() => outcomes.length === 1)).toBe(true);
-  expect(outcomes).toEqual(['request.aborted']);
+  await exchangeRaw(running.port, [Buffer.concat(frames)], {
+    enough: (received) => received.includes('early') && outcomes.length === 1,
+    ms: 1_300,
+  });
+  expect(await outcomesOf(1)).toEqual(['request.aborted']);
 });
 
 test('a body that was lost before it is asked for is refused at once', async () => {
   const app = express();
   const codes: string[] = [];
-  app.post('/', async (req) => {
-    await sleep(60);
+  let arrived = 0;
+  app.post('/', async (req, res) => {
+    arrived += 1;
+    await new Promise((resolve) => res.once('close', resolve));
     await readBody(req, { bytesMax, budget, timeoutMs: 5_000 }).catch((error: unknown) =>
       codes.push((error as ServiceError).code),
     );
@@ -254,16 +276,24 @@ test('a body that was lost before it is asked for is refused at once', async () 
   await using late = await startServer(app);
   const { port } = late;
   const frames = [PREFACE, headersFrame('POST', '/'), frame(FRAME.data, 0, Buffer.alloc(4))];
-  await exchangeRaw(port, [Buffer.concat(frames)], 20);
-  await exchangeRaw(port, ['POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc'], 20);
-  expect(await eventually(() => codes.length === 2, 500)).toBe(true);
-  expect(codes).toEqual(['request.aborted', 'request.aborted']);
+  await exchangeRaw(port, [Buffer.concat(frames)], { enough: () => arrived === 1 });
+  await exchangeRaw(port, ['POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc'], {
+    enough: () => arrived === 2,
+  });
+  expect(
+    await eventually(
+      () => codes,
+      ({ length }) => length === 2,
+    ),
+  ).toEqual(['request.aborted', 'request.aborted']);
 });
 
 test('a small body that nobody reads does not cost the connection', async () => {
   const app = express().post('/', (_req, res) => res.end('unread'));
   await using unread = await startServer(app);
   const request = 'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc';
-  const answer = await exchangeRaw(unread.port, [request, request], 60);
+  const answer = await exchangeRaw(unread.port, [request, request], {
+    enough: (received) => received.toString().split('unread').length > 2,
+  });
   expect(answer.match(/HTTP\/1\.1 200 /g)?.length).toBe(2);
 });

@@ -4,7 +4,7 @@ import { Passport } from 'passport';
 import { newBearerStrategy } from '../../auth/bearer.ts';
 import type { VerifyBearer } from '../../auth/bearer.ts';
 import { TOKEN_SCAN_PATTERN } from '../../auth/token.ts';
-import { ServiceError } from '../../domain/errors.ts';
+import { nothingDone, ServiceError } from '../../domain/errors.ts';
 import type { ServiceErrorOptions } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import { carriedBy, goneSignal } from './begin.ts';
@@ -37,7 +37,7 @@ export function authenticate(verify: VerifyBearer, how: { remembered: boolean })
     const headers = { authorization: `Bearer ${token}` };
     const shown = { headers, address: req.ip ?? '', gone: () => goneSignal(res) } as unknown as Request;
     const decide = (error: unknown, principal?: Principal | false): void => {
-      if (error !== null && error !== undefined) next(error);
+      if (error !== null && error !== undefined) next(nothingDone(error));
       else if (principal === false || principal === undefined) next(notAccepted());
       else {
         carriedBy(res).principal = principal;

@@ -1,5 +1,5 @@
 import { merchantNotFound } from '../../auth/permissions.ts';
-import { ServiceError } from '../../domain/errors.ts';
+import { nothingDone, ServiceError } from '../../domain/errors.ts';
 import { parseMerchantId } from '../../domain/ids.ts';
 import type { MerchantId } from '../../domain/ids.ts';
 import type { Merchant } from '../../domain/merchant.ts';
@@ -18,7 +18,10 @@ export async function loadMerchant(
   merchantId: MerchantId,
   { remembered }: { remembered: boolean },
 ): Promise<Merchant> {
-  const merchant = await (remembered ? merchants.remembered(merchantId) : merchants.find(merchantId));
+  const loading = remembered ? merchants.remembered(merchantId) : merchants.find(merchantId);
+  const merchant = await loading.catch((error: unknown) => {
+    throw nothingDone(error);
+  });
   if (merchant === undefined) throw merchantNotFound();
   if (merchant.status !== 'active')
     throw new ServiceError(

@@ -9,7 +9,7 @@ import type { Call, World } from '../call.ts';
 import type { Answer } from '../wire/answer.ts';
 
 /** How long a new one is `Creating`. AWS takes minutes; waiting code should meet both states. */
-const CREATING_MS = 800;
+const CREATING_MS = 2_500;
 
 const createShape = z.looseObject({
   modelUnits: z.int().min(1),

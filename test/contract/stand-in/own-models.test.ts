@@ -14,6 +14,7 @@ import { InvokeModelCommand } from '@aws-sdk/client-bedrock-runtime';
 import { BOB, bedrockClient, refusal, runtimeClient, startWithMerchants } from './clients.ts';
 import type { BedrockClient } from '@aws-sdk/client-bedrock';
 import type { StandIn } from '../../aws/stand-in.ts';
+import { eventually } from '../../support/until.ts';
 
 const TITAN = 'amazon.titan-text-lite-v1';
 let standIn: StandIn;
@@ -50,8 +51,7 @@ test('provisioned throughput, from creation to deletion', async () => {
   const get = () =>
     bedrock.send(new GetProvisionedModelThroughputCommand({ provisionedModelId: provisionedModelArn }));
   expect(await get()).toMatchObject({ status: 'Creating', modelUnits: 1 });
-  await new Promise((resolve) => setTimeout(resolve, 850));
-  expect(await get()).toMatchObject({ status: 'InService' });
+  expect(await eventually(get, ({ status }) => status !== 'Creating')).toMatchObject({ status: 'InService' });
   await expect(invoke(provisionedModelArn)).resolves.toBeDefined();
 
   await bedrock.send(

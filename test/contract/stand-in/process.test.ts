@@ -10,6 +10,7 @@ import { ALICE, NOVA, refusal, runtimeClient, startWithMerchants, userSays } fro
 import { startStandIn } from '../../aws/stand-in.ts';
 import type { JournalEntry } from '../../aws/journal.ts';
 import type { StandIn } from '../../aws/stand-in.ts';
+import { eventually, until } from '../../support/until.ts';
 
 const ask = new ConverseCommand({ modelId: NOVA, messages: userSays('hi') });
 let standIn: StandIn;
@@ -40,9 +41,9 @@ test('the journal file has a line before the answer and one after', async () => 
   const journalFile = join(mkdtempSync(join(tmpdir(), 'stand-in-')), 'journal.jsonl');
   await using other = await startStandIn({ journalFile });
   other.addAccessKey(ALICE);
-  other.fault({ beforeHeadersHangMs: 150 });
+  other.fault({ beforeHeadersHangMs: 1_500 });
   const answer = runtimeClient(other).send(ask);
-  while (other.journal.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until('it is received', () => other.journal.length > 0);
   const lines = () =>
     readFileSync(journalFile, 'utf8')
       .trim()
@@ -50,7 +51,9 @@ test('the journal file has a line before the answer and one after', async () => 
       .map((line) => JSON.parse(line) as JournalEntry & { event: string });
   expect(lines().map(({ event, outcome }) => [event, outcome])).toEqual([['received', 'open']]);
   await answer;
-  expect(lines()[1]).toMatchObject({
+  // The client has its answer before that is written down.
+  const [, last] = await eventually(lines, ({ length }) => length > 1);
+  expect(last).toMatchObject({
     event: 'finished',
     outcome: 'completed',
     executed: true,
@@ -63,7 +66,7 @@ test('close ends connections that wait', async () => {
   other.addAccessKey(ALICE);
   other.fault({ hangHeaders: true });
   const waiting = refusal(runtimeClient(other, 'h1').send(ask));
-  while (other.journal.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until('it is received', () => other.journal.length > 0);
   await other.close();
   expect((await waiting).status).toBeUndefined();
 });
@@ -120,11 +123,10 @@ describe('nonsense does no harm', () => {
     const session = connect(standIn.url);
     const stream = session.request({ ':method': 'POST', ':path': `/model/${NOVA}/converse` });
     stream.on('error', () => undefined);
-    stream.write('{"messages"');
+    await new Promise((resolve) => stream.write('{"messages"', resolve));
     await new Promise((resolve) => setTimeout(resolve, 30));
     session.destroy();
-    while (standIn.journal[0]?.outcome !== 'client-aborted')
-      await new Promise((resolve) => setTimeout(resolve, 5));
+    await until('that is noticed', () => standIn.journal[0]?.outcome === 'client-aborted');
     expect(await alive()).toBe(200);
   });
 });

@@ -7,7 +7,7 @@ import type { PaidReply } from '../../../gateway/paid-call.ts';
 import type { MerchantContext } from '../../context.ts';
 import { merchantEndpoint } from '../../route.ts';
 import { writeStream } from '../../stream-reply.ts';
-import { callerOf, identityHeaders, noteCall, wantsSse } from '../model/wire.ts';
+import { identityHeaders, noteCall, pay, wantsSse } from '../model/wire.ts';
 
 const body = z
   .strictObject({
@@ -107,8 +107,7 @@ function callConverse(
   { modelId, stream: _stream, ...asked }: ChatBody & { modelId: string },
   stream: boolean,
 ): Promise<PaidReply> {
-  return context.services.gateway.call({
-    ...callerOf(context),
+  return pay(context, {
     operation: stream ? 'converse-stream' : 'converse',
     modelId,
     body: Buffer.from(JSON.stringify(converseBodyOf(asked))),

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { explainedBody } from '../../../bedrock/aws-errors.ts';
 import type { Frame } from '../../../bedrock/event-stream.ts';
 import { sseOfFrame } from '../../../bedrock/sse.ts';
+import { nothingDone } from '../../../domain/errors.ts';
 import type { Operation } from '../../../domain/usage.ts';
 import type { CallIdentity, PaidCall, PaidReply } from '../../../gateway/paid-call.ts';
 import type { MerchantContext } from '../../context.ts';
@@ -24,8 +25,7 @@ export function wire(operation: Operation) {
     handle: async (context) => {
       const { req, res, params } = context;
       const modelId = params['modelId'] ?? '';
-      const answer = await context.services.gateway.call({
-        ...callerOf(context),
+      const answer = await pay(context, {
         operation,
         modelId,
         body: context.body,
@@ -50,6 +50,19 @@ function explained(reply: PaidReply, operation: Operation, modelId: string): Pai
   if (reply.awsError === undefined || !Buffer.isBuffer(reply.body)) return reply;
   const body = explainedBody(reply.body, reply.awsError, { ...reply.identity, operation, modelId });
   return { ...reply, body };
+}
+
+/**
+ * Makes a paid call.
+ * @throws ServiceError as the gateway. Behind the admission of a call nothing of it asks the database, so one that is away let nothing be sent.
+ */
+export function pay(
+  context: MerchantContext<unknown>,
+  call: Omit<PaidCall, keyof CallerPart>,
+): Promise<PaidReply> {
+  return context.services.gateway.call({ ...callerOf(context), ...call }).catch((error: unknown) => {
+    throw nothingDone(error, 'No call was made and nothing was sent to AWS');
+  });
 }
 
 /** Who calls, and with which keys: what every paid call takes over from its request. */

@@ -205,7 +205,7 @@ export class FaultHouse implements AsyncDisposable {
     if (credentialId === undefined || !TESTED.has(this.#what)) return undefined;
     await soon(person.post(`/credentials/${credentialId}/test`, {}), NO_ANSWER_MS);
     const answer = await soon(send(`again ${words}`), NO_ANSWER_MS);
-    return answer && `${inWords(answer)}${await this.#inBooks(answer)}`;
+    return answer === undefined ? 'no answer' : `${inWords(answer)}${await this.#inBooks(answer)}`;
   }
 
   #statesAfterSweep(): Promise<Record<string, number>> {

@@ -143,10 +143,10 @@ export class RotationStore {
     );
   }
 
-  /** Which rotations wait for somebody, oldest first. */
-  async due(limit: number): Promise<RotationName[]> {
+  /** Which rotations wait for somebody, oldest first, past the first so many. */
+  async due(limit: number, past: number): Promise<RotationName[]> {
     const rows = await this.#database.query<ChangeRow>(
-      Prisma.sql`SELECT * FROM rotations_due(${limit}::integer)`,
+      Prisma.sql`SELECT * FROM rotations_due(${limit}::integer, ${past}::integer)`,
     );
     return rows.map(toName);
   }
@@ -165,6 +165,13 @@ export class RotationStore {
       Prisma.sql`rotation_take(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${LEASE_SECONDS}::double precision, ${PENDING_SECONDS}::double precision)`,
     );
     return taken === null ? undefined : { ...name, ...taken };
+  }
+
+  /** Lets the others go before one that could not be taken. @returns false when it is not due any more. */
+  putOff(name: RotationName): Promise<boolean> {
+    return this.#one(
+      Prisma.sql`rotation_put_off(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${LEASE_SECONDS}::double precision)`,
+    );
   }
 
   async changed(): Promise<RotationChange[]> {

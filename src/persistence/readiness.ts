@@ -2,7 +2,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import type { Database } from './database.ts';
 
 /** The newest migration this code was written for. A test compares it with the folder. */
-export const SCHEMA_VERSION = '20261121204000_suspended_work';
+export const SCHEMA_VERSION = '20261121205000_rotation_tries';
 
 const HOW_TO_MIGRATE =
   'Run: DATABASE_ADMIN_URL=postgres://… npm run migrate -- --grant-to <login of DATABASE_URL>';

@@ -109,7 +109,7 @@ async function until(what: string, isSo: () => boolean | Promise<boolean>): Prom
 async function turn(merchant: MerchantPerson, version = 2): Promise<void> {
   await admin.query(
     `UPDATE credential_rotations SET due_at = clock_timestamp(), key_due_at = CASE WHEN key_due_at IS NOT NULL THEN clock_timestamp() END
-     WHERE credential_id = $1 AND version = $2`,
+     WHERE credential_id = $1 AND version = $2 AND due_at IS NOT NULL`,
     [merchant.credentialId, version],
   );
   await until('it was looked at', async () => !(await rowOf(merchant, version)).due);
@@ -231,15 +231,15 @@ describe('where the credential is of another IAM user by now', () => {
     const { merchant, arn } = await newUser();
     service.standIn.fault({ operation: 'CreateAccessKey', reset: true });
     expect((await atIam(merchant)).json).toMatchObject({ code: 'upstream.unreachable' });
-    const other = newArn();
-    const second = newKey(other);
-    await rotated(merchant, second, 3);
-    const third = newKey(other);
-    // As if it had been made when one was asked for.
-    await admin.query(
-      `UPDATE credential_rotations SET key_asked_at = clock_timestamp() WHERE credential_id = $1 AND version = 2`,
+    const { rows } = await admin.query<{ asked: Date }>(
+      'SELECT key_asked_at AS asked FROM credential_rotations WHERE credential_id = $1',
       [merchant.credentialId],
     );
+    const other = newArn();
+    const second = newKey(other);
+    // As if it were the one that was made when one was asked for.
+    const third = newKey(other, { createdAtMs: rows[0]?.asked.getTime() ?? NaN });
+    await rotated(merchant, second, 3);
     await turn(merchant);
     expect(keysAtIam(other)).toEqual({ [second.accessKeyId]: 'active', [third.accessKeyId]: 'active' });
     expect(await rowOf(merchant)).toMatchObject({ key_state: 'left', settled: true });
@@ -282,7 +282,7 @@ describe('a rotation that waits', () => {
   });
 
   describe('behind many that cannot be taken', () => {
-    const POISONED = 120;
+    const POISONED = 60;
     /** Rotations of no consequence that are due before all others. */
     async function poison({ merchantId, credentialId }: MerchantPerson): Promise<void> {
       await admin.query(
@@ -310,7 +310,7 @@ describe('a rotation that waits', () => {
         [merchant.credentialId],
       );
       // The first may be one that had begun before.
-      for (let round = 0; round < 4; round += 1) await service.service.rotate();
+      for (let round = 0; round < 3; round += 1) await service.service.rotate();
       return merchant;
     }
     const remove = ({ credentialId }: MerchantPerson) =>

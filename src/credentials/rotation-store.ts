@@ -147,7 +147,7 @@ export class RotationStore {
   /** Which rotations wait for somebody, oldest first, past the first so many. */
   async due(limit: number, past: number): Promise<RotationName[]> {
     const rows = await this.#database.query<ChangeRow>(
-      Prisma.sql`SELECT * FROM rotations_due(${limit}::integer, ${past}::integer)`,
+      Prisma.sql`SELECT * FROM rotations_due_past(${limit}::integer, ${past}::integer)`,
     );
     return rows.map(toName);
   }

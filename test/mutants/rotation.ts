@@ -187,7 +187,7 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A key at IAM that nobody needs does not wait for labels.',
     file: 'src/credentials/rotation-worker.ts',
-    find: 'if (hasKeyToClean(due)) await keys.clean(ACTOR, due);',
+    find: 'if (hasKeyToClean(due)) await this.#clean(due);',
     replace: '',
     test: ORDERED,
   },

@@ -74,6 +74,7 @@ const DEFINERS = [
   'rotation_take',
   'rotations_changed',
   'rotations_due',
+  'rotations_due_past',
   'rotations_over',
   'secret_announce',
   'secret_commit',

@@ -45,7 +45,7 @@ CREATE FUNCTION rotation_put_off(p_merchant text, p_credential text, p_version i
   $$;
 
 -- Which rotations wait for somebody, past the first p_past of them: those that could be neither taken nor put off.
-CREATE FUNCTION rotations_due(p_limit integer, p_past integer) RETURNS TABLE (merchant_id text, credential_id text, version integer)
+CREATE FUNCTION rotations_due_past(p_limit integer, p_past integer) RETURNS TABLE (merchant_id text, credential_id text, version integer)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
   AS $$
     SELECT r.merchant_id, r.credential_id, r.version FROM credential_rotations r WHERE r.due_at <= clock_timestamp()
@@ -150,9 +150,9 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO merchant_bedrock_app', signature);
   END LOOP;
-  ALTER FUNCTION rotations_due(integer, integer) OWNER TO merchant_bedrock_ops;
-  REVOKE ALL ON FUNCTION rotations_due(integer, integer) FROM PUBLIC;
-  GRANT EXECUTE ON FUNCTION rotations_due(integer, integer) TO merchant_bedrock_app;
+  ALTER FUNCTION rotations_due_past(integer, integer) OWNER TO merchant_bedrock_ops;
+  REVOKE ALL ON FUNCTION rotations_due_past(integer, integer) FROM PUBLIC;
+  GRANT EXECUTE ON FUNCTION rotations_due_past(integer, integer) TO merchant_bedrock_app;
   ALTER FUNCTION rotation_alerts(integer, integer, boolean) OWNER TO merchant_bedrock_ledger;
   REVOKE ALL ON FUNCTION rotation_alerts(integer, integer, boolean) FROM PUBLIC;
   GRANT EXECUTE ON FUNCTION rotation_alerts(integer, integer, boolean) TO merchant_bedrock_app;

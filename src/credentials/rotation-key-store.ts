@@ -5,6 +5,12 @@ import type { KeyState, RotationName, RotationRules } from './rotation-state.ts'
 
 /** What is known of the key at IAM that a rotation left over: the one it replaced, or the one it made. */
 export interface UnneededKey {
+  /** ARNs of the IAM user whose it is, as STS said before the rotation and after. */
+  principals: readonly string[];
+  /** The credential was rotated to it since: it is its owner's again. */
+  takenBack: boolean;
+  /** IAM was asked to delete it, and it is not known that it refused. */
+  deletionAsked: boolean;
   /** Null where the process died before it could tell. */
   keyHint: string | null;
   /** When a new key was about to be asked for; null: never. */
@@ -44,6 +50,16 @@ export class RotationKeyStore {
     return this.#note(name, 'made', keyHint);
   }
 
+  /** Writes that IAM is about to be asked to delete the key. @returns false when it is not ours to delete any more: then it must not be. */
+  deletionAsked(name: RotationName): Promise<boolean> {
+    return this.#deletion(name, true);
+  }
+
+  /** IAM did not delete it. */
+  deletionRefused(name: RotationName): Promise<boolean> {
+    return this.#deletion(name, false);
+  }
+
   /** Writes what was done at IAM with the key that a rotation left over. */
   async keyDone(name: RotationName, state: KeyState): Promise<boolean> {
     const [row] = await this.#database.query<{ done: boolean }>(
@@ -52,18 +68,17 @@ export class RotationKeyStore {
     return row?.done === true;
   }
 
-  /** Keys at IAM that were deactivated and wait to be deleted. */
+  /** Keys at IAM that were deactivated, wait to be deleted, and are this user's. */
   leftKeys(
     merchantId: MerchantId,
     credentialId: CredentialId,
+    principalArn: string | undefined,
   ): Promise<(RotationName & { keyHint: string | null })[]> {
     return this.#database.asTenant(merchantId, async (tx) => {
       const rows = await tx.$queryRaw<{ version: number; hint: string | null }[]>`
-        SELECT r.version, CASE r.state WHEN 'retired' THEN v.key_hint ELSE coalesce(r.made_key, v.key_hint) END AS hint
-        FROM credential_rotations r LEFT JOIN credential_versions v
-          ON v.merchant_id = r.merchant_id AND v.credential_id = r.credential_id
-          AND v.version = CASE r.state WHEN 'retired' THEN r.replaces ELSE r.version END
-        WHERE r.merchant_id = ${merchantId} AND r.credential_id = ${credentialId} AND r.key_state = 'deactivated'`;
+        WITH ${unneededOf(merchantId, credentialId)}
+        SELECT version, hint FROM unneeded
+        WHERE key_state = 'deactivated' AND NOT taken_back AND ${principalArn ?? null}::text = ANY (principals)`;
       return rows.map(({ version, hint }) => ({ merchantId, credentialId, version, keyHint: hint }));
     });
   }
@@ -72,20 +87,24 @@ export class RotationKeyStore {
   unneededKey({ merchantId, credentialId, version }: RotationName): Promise<UnneededKey> {
     return this.#database.asTenant(merchantId, async (tx) => {
       const [row] = await tx.$queryRaw<UnneededKey[]>`
-        WITH versions AS (SELECT * FROM credential_versions WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId}),
-          rotations AS (SELECT * FROM credential_rotations WHERE merchant_id = ${merchantId} AND credential_id = ${credentialId})
-        SELECT CASE r.state WHEN 'retired' THEN v.key_hint ELSE coalesce(r.made_key, v.key_hint) END AS "keyHint",
-          r.key_asked_at AS "askedAt",
+        WITH ${unneededOf(merchantId, credentialId)}
+        SELECT r.hint AS "keyHint", r.principals, r.taken_back AS "takenBack", r.key_asked_at AS "askedAt",
+          r.key_deletion_asked_at IS NOT NULL AS "deletionAsked",
           r.state <> 'retired' AND r.ended_at > clock_timestamp() - interval '5 minutes' AS fresh,
-          EXISTS (SELECT 1 FROM rotations WHERE state = 'pending') AS pending,
-          ARRAY(SELECT coalesce(w.key_hint, c.key_hint) FROM versions w JOIN credentials c ON c.merchant_id = w.merchant_id AND c.id = w.credential_id
-            WHERE w.state IN ('pending', 'current', 'previous')) AS live,
-          ARRAY(SELECT key_hint FROM versions WHERE key_hint IS NOT NULL UNION SELECT made_key FROM rotations WHERE made_key IS NOT NULL) AS known
-        FROM rotations r LEFT JOIN versions v ON v.version = CASE r.state WHEN 'retired' THEN r.replaces ELSE r.version END
-        WHERE r.version = ${version}::integer`;
+          EXISTS (SELECT 1 FROM unneeded WHERE state = 'pending') AS pending,
+          ARRAY(SELECT hint FROM versions WHERE is_live) AS live,
+          ARRAY(SELECT key_hint FROM versions WHERE key_hint IS NOT NULL UNION SELECT made_key FROM unneeded WHERE made_key IS NOT NULL) AS known
+        FROM unneeded r WHERE r.version = ${version}::integer`;
       if (row === undefined) throw new Error('the rotation is not on record');
       return row;
     });
+  }
+
+  async #deletion(name: RotationName, asked: boolean): Promise<boolean> {
+    const [row] = await this.#database.query<{ noted: boolean }>(
+      Prisma.sql`SELECT rotation_key_deletion(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${asked}) AS noted`,
+    );
+    return row?.noted === true;
   }
 
   async #note(name: RotationName, note: 'asked' | 'refused' | 'made', keyHint: string | null) {
@@ -94,4 +113,25 @@ export class RotationKeyStore {
     );
     return row?.noted === true;
   }
+}
+
+/**
+ * Tables of a WITH: the credential's `versions`, each with its key and whose that is, and `unneeded`, its rotations, each with the key that it
+ * leaves over when it is over. Of the current version its credential says whose it is.
+ */
+function unneededOf(merchantId: MerchantId, credentialId: CredentialId): Prisma.Sql {
+  return Prisma.sql`
+    versions AS (
+      SELECT w.*, coalesce(w.key_hint, c.key_hint) AS hint, w.state IN ('pending', 'current', 'previous') AS is_live,
+        CASE w.version WHEN c.current_version THEN c.principal_arn ELSE w.principal_arn END AS principal
+      FROM credential_versions w JOIN credentials c ON c.merchant_id = w.merchant_id AND c.id = w.credential_id
+      WHERE w.merchant_id = ${merchantId} AND w.credential_id = ${credentialId}),
+    hinted AS (
+      SELECT r.*, CASE r.state WHEN 'retired' THEN v.key_hint ELSE coalesce(r.made_key, v.key_hint) END AS hint
+      FROM credential_rotations r LEFT JOIN versions v ON v.version = CASE r.state WHEN 'retired' THEN r.replaces ELSE r.version END
+      WHERE r.merchant_id = ${merchantId} AND r.credential_id = ${credentialId}),
+    unneeded AS (
+      SELECT r.*, ARRAY(SELECT w.principal FROM versions w WHERE w.version IN (r.replaces, r.version) AND w.principal IS NOT NULL) AS principals,
+        EXISTS (SELECT 1 FROM versions w WHERE w.hint = r.hint AND (w.version > r.version OR w.is_live)) AS taken_back
+      FROM hinted r)`;
 }

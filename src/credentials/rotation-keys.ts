@@ -6,7 +6,7 @@ import { ServiceError } from '../domain/errors.ts';
 import { assertActive } from './credential-state.ts';
 import type { CredentialStore } from './credential-store.ts';
 import type { IamAccessKey, IamKeys, KeyOwner } from './iam-keys.ts';
-import type { DueRotation, RotationName } from './rotation-state.ts';
+import type { DueRotation, KeyState, RotationName } from './rotation-state.ts';
 import type { RotationKeyStore, UnneededKey } from './rotation-key-store.ts';
 import { failed } from './rotation-steps.ts';
 import type { StoredCredential } from './stored-credential.ts';
@@ -25,6 +25,8 @@ const NOT_MADE: ReadonlySet<ErrorCode> = new Set([
   'credential.not_usable',
   'upstream.throttled',
 ]);
+/** Errors with which IAM says that it deleted none. Another one may come after a first attempt that did. */
+const NOT_DELETED: ReadonlySet<ErrorCode> = new Set(['credential.refused_by_aws', 'credential.not_usable']);
 /** A key was made this long before or after it was asked for, by two clocks. Milliseconds. */
 const CLOCKS_APART_MS = 60_000;
 /** Longer than IAM is waited for, and shorter than a person takes to make another. Milliseconds. */
@@ -76,53 +78,73 @@ export class RotationKeys {
 
   /**
    * Goes on with the key that a rotation left over: the one it replaced, or the one that never came into force.
-   * @throws ServiceError as IamKeys, Vault.recordAsking and Vault.open, or while it cannot be said which key is meant: to be tried again.
+   * @returns what became of it. @throws ServiceError as IamKeys, Vault.recordAsking and Vault.open, or while it cannot be said which key is
+   *   meant: to be tried again.
    */
-  async clean(actor: Actor, due: DueRotation): Promise<void> {
-    const { credentials, iamKeys, store } = this.#parts;
+  async clean(actor: Actor, due: DueRotation): Promise<KeyState> {
+    const { credentials, store } = this.#parts;
     const stored = await credentials.get(due.merchantId, due.credentialId).catch(noneIfGone);
-    // With a deleted credential goes our right to do anything at IAM.
-    if (stored === undefined) {
-      await store.keyDone(due, 'none');
-      return;
-    }
+    const state =
+      // With a deleted credential goes our right to do anything at IAM.
+      stored === undefined
+        ? 'none'
+        : ((await this.#notOurs(due, stored)) ?? (await this.#cleanAtIam(actor, due, stored)));
+    await store.keyDone(due, state);
+    return state;
+  }
+
+  /** Whoever signs acts on the keys of the own IAM user, whichever that is by now. @returns undefined where it is the one that the key is of. */
+  async #notOurs(due: DueRotation, { principalArn }: StoredCredential): Promise<KeyState | undefined> {
+    const { principals, takenBack } = await this.#parts.store.unneededKey(due);
+    if (takenBack) return 'none';
+    return principalArn !== undefined && principals.includes(principalArn) ? undefined : 'left';
+  }
+
+  async #cleanAtIam(actor: Actor, due: DueRotation, stored: StoredCredential): Promise<KeyState> {
+    const { iamKeys, store } = this.#parts;
     const owner = await this.#ownerOf(actor, due, stored);
     const listed = others(await iamKeys.list(owner), owner);
     // Read after the list: a key that a newer rotation made, and IAM listed, is known by now, or its rotation is pending.
     const unneeded = await store.unneededKey(due);
     if (unneeded.pending) throw notNow('another rotation of the credential is being tested');
     const key = listed.find((one) => isMeant(one, unneeded));
-    if (key === undefined) return this.#notListed(due, unneeded);
-    // What a person activated again stays.
-    if (due.keyState === 'deactivated' && key.state === 'active') {
-      await store.keyDone(due, 'none');
-    } else if (due.keyState === 'deactivated') {
-      await iamKeys.remove(owner, key.accessKeyId);
-      await store.keyDone(due, 'deleted');
-    } else {
-      // Found by its age now, by its name from here on.
-      if (unneeded.keyHint === null) await store.keyMade(due, accessKeyHint(key.accessKeyId));
-      await iamKeys.deactivate(owner, key.accessKeyId);
-      await store.keyDone(due, 'deactivated');
+    if (key === undefined) return notListed(due, unneeded);
+    if (due.keyState === 'deactivated') {
+      // What a person activated again stays.
+      if (key.state === 'active') return 'none';
+      return (await this.#remove(due, owner, key)) ? 'deleted' : 'none';
     }
+    // Found by its age now, by its name from here on.
+    if (unneeded.keyHint === null) await store.keyMade(due, accessKeyHint(key.accessKeyId));
+    await iamKeys.deactivate(owner, key.accessKeyId);
+    return 'deactivated';
+  }
+
+  /**
+   * Deletes one that we deactivated. That IAM is asked to is written down before: a key that is gone was deleted by us only then.
+   * @returns false when it is not ours to delete any more.
+   */
+  async #remove(name: RotationName, owner: KeyOwner, { accessKeyId }: IamAccessKey): Promise<boolean> {
+    const { iamKeys, store } = this.#parts;
+    if (!(await store.deletionAsked(name))) return false;
+    await iamKeys.remove(owner, accessKeyId).catch(async (error: unknown) => {
+      if (error instanceof ServiceError && NOT_DELETED.has(error.code))
+        await store.deletionRefused(name).catch(() => false);
+      throw error;
+    });
+    return true;
   }
 
   /** One that we deactivated is deleted before its grace is over. */
   async #makeRoom({ merchantId, credentialId }: RotationName, owner: KeyOwner): Promise<void> {
     const { iamKeys, store } = this.#parts;
-    const left = await store.leftKeys(merchantId, credentialId);
+    const left = await store.leftKeys(merchantId, credentialId, owner.principalArn);
     for (const key of others(await iamKeys.list(owner), owner)) {
       const name = left.find(({ keyHint }) => keyHint === accessKeyHint(key.accessKeyId));
       if (name === undefined || key.state === 'active') throw noRoom(key);
-      await iamKeys.remove(owner, key.accessKeyId);
+      if (!(await this.#remove(name, owner, key))) throw noRoom(key);
       await store.keyDone(name, 'deleted');
     }
-  }
-
-  /** IAM lists a new key everywhere only after a while. One that we deactivated was deleted: by us, before that could be written, or by its owner. */
-  async #notListed(due: DueRotation, { fresh }: UnneededKey): Promise<void> {
-    if (due.keyState === null && fresh) throw notNow('IAM may not list the key yet');
-    await this.#parts.store.keyDone(due, due.keyState === 'deactivated' ? 'deleted' : 'none');
   }
 
   async #ownerOf(actor: Actor, { merchantId }: RotationName, stored: StoredCredential): Promise<KeyOwner> {
@@ -141,6 +163,12 @@ function isMeant(key: IamAccessKey, { keyHint, askedAt, live, known }: UnneededK
   if (askedAt === null || known.includes(hint)) return false;
   const after = key.createdAt.getTime() - askedAt.getTime();
   return after >= -CLOCKS_APART_MS && after <= MADE_WITHIN_MS;
+}
+
+/** IAM lists a new key everywhere only after a while. One that is gone was deleted by us, before that could be written, or by its owner. */
+function notListed({ keyState }: DueRotation, { fresh, deletionAsked }: UnneededKey): KeyState {
+  if (keyState === null && fresh) throw notNow('IAM may not list the key yet');
+  return keyState === 'deactivated' && deletionAsked ? 'deleted' : 'none';
 }
 
 function others(keys: readonly IamAccessKey[], { accessKey }: KeyOwner): IamAccessKey[] {

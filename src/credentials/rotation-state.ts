@@ -10,8 +10,11 @@ export type RotationState = (typeof ROTATION_STATES)[number];
 /** `material`: the merchant handed the new key in. `iam`: it was made at IAM with the current one. */
 export type RotationMode = 'material' | 'iam';
 
-/** What was done with a key at IAM; `none`: there is none, or none that we may do anything with. */
-export type KeyState = 'deactivated' | 'deleted' | 'none';
+/**
+ * What was done with a key at IAM. `left`: the credential is of another IAM user by now, so that the key, if there is one, stays as it is.
+ * `none`: there is none, or none that we may do anything with.
+ */
+export type KeyState = 'deactivated' | 'deleted' | 'left' | 'none';
 
 /** Names one rotation: a credential and the version it brings. */
 export interface RotationName {

@@ -15,7 +15,7 @@ import type { Vault } from './vault.ts';
 export interface RotationStepsParts {
   store: RotationStore;
   credentials: Pick<CredentialStore, 'get'>;
-  vault: Pick<Vault, 'open' | 'forgetCurrent'>;
+  vault: Pick<Vault, 'open' | 'recordAsking' | 'forgetCurrent'>;
   secrets: SecretVault;
   identity: IdentityCheck;
   probes: PermissionProbes;
@@ -30,6 +30,9 @@ const FINAL: ReadonlySet<ErrorCode> = new Set([
   'rotation.account_changed',
   'rotation.failed',
 ]);
+
+const NOT_COMPARED =
+  'What the new credential may do was not compared with what the one before was allowed: that one could not be used.';
 
 export function isFinal(error: unknown): error is ServiceError {
   return error instanceof ServiceError && FINAL.has(error.code);
@@ -93,7 +96,7 @@ export class RotationSteps {
     await store.labelled(name, state);
   }
 
-  /** @returns what the version before might and this one may not; nothing where the one before cannot be asked any more. */
+  /** @returns what the version before might and this one may not; that this is not known, where the one before may not be asked any more. */
   async #lost(
     actor: Actor,
     {
@@ -104,10 +107,11 @@ export class RotationSteps {
   ): Promise<string[]> {
     const { vault, probes } = this.#parts;
     const before = await vault
-      .open(actor, merchantId, stored.id, stored.version)
+      .recordAsking(actor, merchantId, stored.id, 'permissions')
+      .then(() => vault.open(actor, merchantId, stored.id, stored.version))
       .then(keysIn)
       .catch(() => undefined);
-    if (before === undefined) return [];
+    if (before === undefined) return [NOT_COMPARED];
     const [might, may] = await Promise.all([
       probes.ask(before, stored.region),
       probes.ask(credential, stored.region),

@@ -5,6 +5,7 @@ import { Prisma } from '../generated/prisma/client.ts';
 import { appendAudit } from '../persistence/audit.ts';
 import type { Database } from '../persistence/database.ts';
 import { assertMerchantActive } from './openable-version-store.ts';
+import { toRecord } from './rotation-record.ts';
 import type {
   BeginAnswer,
   DueRotation,
@@ -143,10 +144,10 @@ export class RotationStore {
     );
   }
 
-  /** Which rotations wait for somebody, oldest first. */
-  async due(limit: number): Promise<RotationName[]> {
+  /** Which rotations wait for somebody, oldest first, past the first so many. */
+  async due(limit: number, past: number): Promise<RotationName[]> {
     const rows = await this.#database.query<ChangeRow>(
-      Prisma.sql`SELECT * FROM rotations_due(${limit}::integer)`,
+      Prisma.sql`SELECT * FROM rotations_due_past(${limit}::integer, ${past}::integer)`,
     );
     return rows.map(toName);
   }
@@ -165,6 +166,14 @@ export class RotationStore {
       Prisma.sql`rotation_take(${name.merchantId}, ${name.credentialId}, ${name.version}::integer, ${LEASE_SECONDS}::double precision, ${PENDING_SECONDS}::double precision)`,
     );
     return taken === null ? undefined : { ...name, ...taken };
+  }
+
+  /** Lets the others go before one that could not be taken. @returns false when it is not due any more. */
+  putOff({ merchantId, credentialId, version }: RotationName): Promise<boolean> {
+    const seconds = LEASE_SECONDS;
+    return this.#one(
+      Prisma.sql`rotation_put_off(${merchantId}, ${credentialId}, ${version}::integer, ${seconds}::float8)`,
+    );
   }
 
   async changed(): Promise<RotationChange[]> {
@@ -273,29 +282,5 @@ function toName(row: ChangeRow): RotationName {
     merchantId: row.merchant_id as MerchantId,
     credentialId: row.credential_id as CredentialId,
     version: row.version,
-  };
-}
-
-type RecordRow = Record<'promotedAt' | 'overlapUntil' | 'endedAt', Date | null> & {
-  version: number;
-  replaces: number;
-  state: string;
-  reason: string | null;
-  warnings: string[];
-  startedAt: Date;
-};
-
-function toRecord(row: RecordRow): RotationRecord {
-  const { version, replaces, warnings, startedAt } = row;
-  return {
-    version,
-    replaces,
-    warnings,
-    startedAt,
-    state: row.state as RotationState,
-    reason: row.reason ?? undefined,
-    promotedAt: row.promotedAt ?? undefined,
-    overlapUntil: row.overlapUntil ?? undefined,
-    endedAt: row.endedAt ?? undefined,
   };
 }

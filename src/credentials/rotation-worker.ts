@@ -10,7 +10,7 @@ import type { RotationStore } from './rotation-store.ts';
 import type { Vault } from './vault.ts';
 
 export interface RotationWorkerParts {
-  store: Pick<RotationStore, 'due' | 'over' | 'take' | 'fail' | 'retire' | 'changed'>;
+  store: Pick<RotationStore, 'due' | 'over' | 'take' | 'putOff' | 'fail' | 'retire' | 'changed'>;
   steps: Pick<RotationSteps, 'prove' | 'label'>;
   keys: Pick<RotationKeys, 'clean'>;
   vault: Pick<Vault, 'forgetCurrent'>;
@@ -65,15 +65,26 @@ export class RotationWorker implements AsyncDisposable {
     }
   }
 
+  /** Some at a time. Those that stay at the head of the queue, whatever is wrong with them, are passed by. */
   async #goOnWithAll(): Promise<void> {
-    if (this.#stopped) return;
-    const due = (await this.#parts.store.due(DUE_AT_ONCE)).values();
+    for (let past = 0; !this.#stopped;) {
+      const due = await this.#parts.store.due(DUE_AT_ONCE, past);
+      const stuck = await this.#goOnWith(due.values());
+      if (stuck === 0 || due.length < DUE_AT_ONCE) return;
+      past += stuck;
+    }
+  }
+
+  /** @returns how many are as due as before. */
+  async #goOnWith(due: Iterable<RotationName>): Promise<number> {
+    let stuck = 0;
     // One secret that does not answer must not keep the others waiting.
     await Promise.all(
       Array.from({ length: AT_ONE_TIME }, async () => {
-        for (const name of due) if (!this.#stopped) await this.#goOn(name);
+        for (const name of due) if (!this.#stopped && !(await this.#goOn(name))) stuck += 1;
       }),
     );
+    return stuck;
   }
 
   #forget(changes: readonly RotationChange[]): void {
@@ -89,12 +100,22 @@ export class RotationWorker implements AsyncDisposable {
     this.#known = told;
   }
 
-  async #goOn(name: RotationName): Promise<void> {
+  /** @returns false when it is as due as before: it could be neither taken nor put off. */
+  async #goOn(name: RotationName): Promise<boolean> {
+    const { store } = this.#parts;
     try {
-      const taken = await this.#parts.store.take(name);
-      if (taken !== undefined) await this.#step(taken);
+      const taken = await store.take(name);
+      if (taken === undefined) return true;
+      await this.#step(taken).catch((error: unknown) => {
+        this.#waits(name, error);
+      });
+      return true;
     } catch (error) {
       this.#waits(name, error);
+      return store.putOff(name).then(
+        () => true,
+        () => false,
+      );
     }
   }
 
@@ -106,7 +127,7 @@ export class RotationWorker implements AsyncDisposable {
   }
 
   async #step(due: DueRotation): Promise<void> {
-    const { store, steps, keys, logger } = this.#parts;
+    const { store, steps, logger } = this.#parts;
     if (due.state === 'pending') {
       const outcome = await this.#prove(due);
       logger.warn('rotation resumed: its process is gone', { ...nameOf(due), outcome });
@@ -115,12 +136,17 @@ export class RotationWorker implements AsyncDisposable {
       if (await store.retire(ACTOR, due)) await steps.label(due, 'retired');
     } else if (due.labelled !== due.state) {
       await steps.label(due, due.state).catch(async (error: unknown) => {
-        if (hasKeyToClean(due)) await keys.clean(ACTOR, due);
+        if (hasKeyToClean(due)) await this.#clean(due);
         throw error;
       });
     } else {
-      await keys.clean(ACTOR, due);
+      await this.#clean(due);
     }
+  }
+
+  async #clean(due: DueRotation): Promise<void> {
+    if ((await this.#parts.keys.clean(ACTOR, due)) !== 'left') return;
+    this.#parts.logger.warn('rotation: the old key is left at another IAM user', nameOf(due));
   }
 
   /** @throws ServiceError when it is worth another try */

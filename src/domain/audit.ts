@@ -26,6 +26,7 @@ export const AUDIT_ACTIONS = [
   'credential.version_retired',
   'credential.key_deactivated',
   'credential.key_deleted',
+  'credential.key_left',
   'credential.account_approved',
   'session.created',
   'aws.asked',
@@ -76,8 +77,8 @@ export interface AuditTrail {
   append(merchantId: MerchantId, entry: AuditEntry): Promise<void>;
 }
 
-/** Whose a credential is; a session of a role, or whether it lets us in; what a model is; how many tokens a prompt has; model invocation logs; the access keys of an IAM user. */
-export type AskedAbout = 'identity' | 'role' | 'model' | 'tokens' | 'logs' | 'keys';
+/** Whose a credential is; a session of a role, or whether it lets us in; what a model is; how many tokens a prompt has; model invocation logs; the access keys of an IAM user; what a credential may do, without a call. */
+export type AskedAbout = 'identity' | 'role' | 'model' | 'tokens' | 'logs' | 'keys' | 'permissions';
 
 /** The record of a question to AWS that is no paid call: append it, then ask. */
 export function askingAws(

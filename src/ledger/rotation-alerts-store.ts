@@ -13,9 +13,10 @@ export class RotationAlertsStore {
   }
 
   /**
-   * Raises what is due, each version's `due` and `overdue` once. Of all replicas one does it, once a day: ask as often as you like.
+   * Raises what is due, each version's `due` and `overdue` once. Of all replicas one does it, once a day: ask as often as you like. Where it
+   * does not come to its end, another one goes on after a minute.
    * @param days a key may be in use.
-   * @returns how many alerts were raised; undefined when it was done within the last day. @throws ServiceError ledger.unavailable
+   * @returns how many alerts were raised; undefined when it was done within the last day, or somebody does it. @throws ServiceError ledger.unavailable
    */
   async raise(days: number, atOnce = AT_ONCE): Promise<number | undefined> {
     let sum = 0;

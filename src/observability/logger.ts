@@ -4,6 +4,7 @@ import type { DestinationStream } from 'pino';
 import { LOG_FIELDS } from './fields.ts';
 import type { LogField } from './fields.ts';
 import { scrub, scrubLine } from './scrub.ts';
+import { sqlStateOf } from './sql-state.ts';
 
 type Fact = string | number | boolean | null | undefined;
 /** Named facts only, and only under names of the list. Units last in the names: `durationMs`. */
@@ -72,15 +73,17 @@ function countLost(out: DestinationStream, tell: (lines: number) => void): void 
 }
 
 /**
- * What may be said of an error: its class, its code and where it was thrown, following the causes. Its message may hold what a caller sent,
+ * What may be said of an error: its class, its code (of the database also Postgres's own) and where it was thrown, following the causes. Its message may hold what a caller sent,
  * a query's values or a canonical request, so it stays out.
  */
 export function errorFields(error: unknown): LogFields {
   const chain: string[] = [];
   let at: string | undefined;
   for (let one: unknown = error; one instanceof Error && chain.length < 5; one = one.cause) {
-    const code = (one as { code?: unknown }).code;
-    chain.push(typeof code === 'string' ? `${one.name}(${code})` : one.name);
+    const codes = [(one as { code?: unknown }).code, sqlStateOf(one)].filter(
+      (code) => typeof code === 'string',
+    );
+    chain.push(codes.length > 0 ? `${one.name}(${codes.join(' ')})` : one.name);
     at = frames(one) ?? at;
   }
   return { error: chain.length > 0 ? chain.join(' < ') : typeof error, at };

@@ -1,5 +1,6 @@
 import { ServiceError } from '../domain/errors.ts';
 import { Prisma } from '../generated/prisma/client.ts';
+import { sqlStateOf } from '../observability/sql-state.ts';
 
 /**
  * SQLSTATE classes in which Postgres says no to the statement itself: data, integrity, syntax and access, RAISE of our own functions.
@@ -71,8 +72,5 @@ export function isUniqueViolation(error: unknown): boolean {
 
 /** Postgres's SQLSTATE. Prisma hands it on in one of three places. */
 function originalCode(error: Prisma.PrismaClientKnownRequestError): string | undefined {
-  const adapterError = error.meta?.['driverAdapterError'] as
-    { cause?: { originalCode?: unknown } } | undefined;
-  const code = adapterError?.cause?.originalCode ?? error.meta?.['code'];
-  return typeof code === 'string' ? code : /Code: `([0-9A-Z]{5})`/.exec(error.message)?.[1];
+  return sqlStateOf(error) ?? /Code: `([0-9A-Z]{5})`/.exec(error.message)?.[1];
 }

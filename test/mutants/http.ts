@@ -72,8 +72,8 @@ export const HTTP: readonly Mutant[] = [
   {
     name: 'The message of an error is not logged: it may hold what a caller sent.',
     file: 'src/observability/logger.ts',
-    find: "chain.push(typeof code === 'string' ? `${one.name}(${code})` : one.name);",
-    replace: "chain.push(typeof code === 'string' ? `${one.name}(${code})` : one.name, one.message);",
+    find: "chain.push(codes.length > 0 ? `${one.name}(${codes.join(' ')})` : one.name);",
+    replace: "chain.push(codes.length > 0 ? `${one.name}(${codes.join(' ')})` : one.name, one.message);",
     test: 'test/unit/scrub.test.ts',
   },
 ];

@@ -1,6 +1,7 @@
 import type { Mutant } from '../../scripts/mutants/mutant.ts';
 
 const KEYS_SQL = 'prisma/migrations/20261121197000_keys/migration.sql';
+const TRIES_SQL = 'prisma/migrations/20261121205000_rotation_tries/migration.sql';
 const UNSENT_SQL = 'prisma/migrations/20261121203000_unsent/migration.sql';
 const IAM = 'src/credentials/iam-keys-aws.ts';
 const IAM_TEST = 'test/contract/iam-keys.test.ts';
@@ -111,14 +112,30 @@ export const KEYS: readonly Mutant[] = [
   },
   {
     name: 'Of all replicas one looks at the age of keys, once a day.',
-    file: KEYS_SQL,
-    find: "WHERE c.done_at <= excluded.done_at - interval '1 day';",
-    replace: ';',
+    file: TRIES_SQL,
+    find: "c.done_at <= at - interval '1 day' AND ",
+    replace: '',
     test: ROTATION_TEST,
   },
   {
+    name: 'A day of reminders is not done before its last part.',
+    file: TRIES_SQL,
+    find: 'DO UPDATE SET leased_until = excluded.leased_until',
+    replace: 'DO UPDATE SET leased_until = excluded.leased_until, done_at = at',
+    test: ROTATION_TEST,
+    testName: 'was not ended',
+  },
+  {
+    name: 'While one replica reminds no other begins.',
+    file: TRIES_SQL,
+    find: ' AND coalesce(c.leased_until <= at, true)',
+    replace: '',
+    test: ROTATION_TEST,
+    testName: 'was not ended',
+  },
+  {
     name: 'An age is told once a version and threshold.',
-    file: KEYS_SQL,
+    file: TRIES_SQL,
     find: 'AND a.scope_id = v.credential_id AND a.starts_at = v.created_at::timestamptz(3) AND a.threshold >= t.percent)',
     replace: 'AND a.scope_id = v.credential_id AND a.starts_at = v.created_at AND a.threshold > t.percent)',
     test: ROTATION_TEST,

@@ -3,6 +3,8 @@ import type { Mutant } from '../../scripts/mutants/mutant.ts';
 const MIGRATION = 'prisma/migrations/20261121192000_rotation/migration.sql';
 const ORDER = 'prisma/migrations/20261121202000_rotation_order/migration.sql';
 const ORDERED = 'test/server/rotation-order.test.ts';
+const TRIES = 'prisma/migrations/20261121205000_rotation_tries/migration.sql';
+const LEFT = 'test/server/rotation-left.test.ts';
 const ROTATION = 'test/server/rotation.test.ts';
 
 /** Another key in the place of a stored one, under running calls. */
@@ -108,23 +110,71 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A key that its owner activated again is not deleted.',
     file: 'src/credentials/rotation-keys.ts',
-    find: "if (due.keyState === 'deactivated' && key.state === 'active') {",
-    replace: 'if (due.version < 0) {',
+    find: "if (key.state === 'active') return 'none';",
+    replace: '',
     test: ORDERED,
   },
   {
     name: 'A key that IAM does not list yet is looked for again.',
     file: 'src/credentials/rotation-keys.ts',
-    find: "if (due.keyState === null && fresh) throw notNow('IAM may not list the key yet');",
+    find: "if (keyState === null && fresh) throw notNow('IAM may not list the key yet');",
     replace: '',
     test: ORDERED,
   },
   {
     name: 'A key that was deleted is recorded, though its process died over it.',
     file: 'src/credentials/rotation-keys.ts',
-    find: "due.keyState === 'deactivated' ? 'deleted' : 'none'",
+    find: "keyState === 'deactivated' && deletionAsked ? 'deleted' : 'none'",
     replace: "'none'",
     test: ORDERED,
+  },
+  {
+    name: 'A key is said to be deleted only where that was asked for.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "keyState === 'deactivated' && deletionAsked ? 'deleted' : 'none'",
+    replace: "keyState === 'deactivated' ? 'deleted' : 'none'",
+    test: LEFT,
+    testName: 'its owner deleted it',
+  },
+  {
+    name: 'Before a key at IAM is deleted that is written down.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: 'if (!(await store.deletionAsked(name))) return false;',
+    replace: '',
+    test: ORDERED,
+    testName: 'could not be written at once',
+  },
+  {
+    name: 'A key that IAM refused to delete is not said to be deleted when it is gone.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: 'await store.deletionRefused(name).catch(() => false);',
+    replace: 'await Promise.resolve();',
+    test: LEFT,
+    testName: 'its owner deleted it',
+  },
+  {
+    name: 'A key that the credential was rotated back to is its owner’s.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "if (takenBack) return 'none';",
+    replace: 'void takenBack;',
+    test: LEFT,
+    testName: 'rotated back to it',
+  },
+  {
+    name: 'Keys of another IAM user than the one that was rotated are not looked at.',
+    file: 'src/credentials/rotation-keys.ts',
+    find: "return principalArn !== undefined && principals.includes(principalArn) ? undefined : 'left';",
+    replace: 'return principalArn !== undefined && principals.length >= 0 ? undefined : undefined;',
+    test: LEFT,
+    testName: 'another IAM user by now',
+  },
+  {
+    name: 'A frozen key is not asked what it might.',
+    file: 'src/credentials/rotation-steps.ts',
+    find: ".recordAsking(actor, merchantId, stored.id, 'permissions')",
+    replace: ".recordAsking(actor, merchantId, stored.id, 'permissions')\n      .catch(() => undefined)",
+    test: LEFT,
+    testName: 'what the new key may do',
   },
   {
     name: 'A frozen credential signs nothing at IAM.',
@@ -137,7 +187,7 @@ export const ROTATING: readonly Mutant[] = [
   {
     name: 'A key at IAM that nobody needs does not wait for labels.',
     file: 'src/credentials/rotation-worker.ts',
-    find: 'if (hasKeyToClean(due)) await keys.clean(ACTOR, due);',
+    find: 'if (hasKeyToClean(due)) await this.#clean(due);',
     replace: '',
     test: ORDERED,
   },
@@ -171,9 +221,41 @@ export const ROTATING: readonly Mutant[] = [
   },
   {
     name: 'The end of an overlap is not slept over.',
-    file: ORDER,
+    file: TRIES,
     find: 'WHERE t.state = r.state AND t.ends > at))',
     replace: 'WHERE false))',
     test: ORDERED,
+  },
+  {
+    name: 'A rotation is taken however often it was tried.',
+    file: TRIES,
+    find: 'power(2, least(r.tries, 5))',
+    replace: 'least(power(2, r.tries), 32)',
+    test: LEFT,
+    testName: 'however often it was tried',
+  },
+  {
+    name: 'A rotation that cannot be taken is put off.',
+    file: TRIES,
+    find: 'due_at = clock_timestamp() + make_interval(secs => p_seconds)\n',
+    replace: 'due_at = due_at\n',
+    test: LEFT,
+    testName: 'tried again a minute later',
+  },
+  {
+    name: 'Rotations that can be neither taken nor put off are passed by.',
+    file: 'src/credentials/rotation-worker.ts',
+    find: 'past += stuck;',
+    replace: 'return;',
+    test: LEFT,
+    testName: 'cannot even be put off',
+  },
+  {
+    name: 'The log says which SQLSTATE a statement ended with.',
+    file: 'src/observability/logger.ts',
+    find: ', sqlStateOf(one)]',
+    replace: ', sqlStateOf(one) && undefined]',
+    test: LEFT,
+    testName: 'tried again a minute later',
   },
 ];

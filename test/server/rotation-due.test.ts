@@ -142,6 +142,44 @@ describe('a stored key that is in use for long', () => {
     expect(service.logLines.filter((line) => line.includes('age of stored keys looked at'))).toHaveLength(1);
   });
 
+  test('a day that was not ended is gone on with when its time is over, by one; nobody is told twice', async () => {
+    const people = [await aged(200), await aged(200), await aged(200)];
+    let asked = 0;
+    // The process dies after its first part.
+    const dying = new RotationAlertsStore({
+      query: (sql) => {
+        asked += 1;
+        return asked === 1 ? database.query(sql) : Promise.reject(new Error('gone'));
+      },
+    });
+    const told = async () => (await Promise.all(people.map(alertsOf))).flat().length;
+    // Some day was done before.
+    await admin.query(`INSERT INTO chores VALUES ('rotation', now()) ON CONFLICT DO NOTHING`);
+    await nextDay();
+    await expect(dying.raise(90, 1)).rejects.toThrow('gone');
+    expect(await told()).toBe(1);
+    // It may only be slow.
+    expect(await store.raise(90)).toBeUndefined();
+    await admin.query(`UPDATE chores SET leased_until = clock_timestamp()`);
+    const others = await Promise.all([store.raise(90, 1), store.raise(90, 1), store.raise(90, 1)]);
+    expect(others.filter((raised) => raised !== undefined)).toEqual([2]);
+    expect(await told()).toBe(3);
+    expect(await store.raise(90)).toBeUndefined();
+  });
+
+  test('two that do one part tell each age once', async () => {
+    const merchant = await aged(200);
+    await nextDay();
+    const { rows } = await admin.query<{ raised: number }>('SELECT rotation_alerts(90, 1, true) AS raised');
+    expect(rows).toEqual([{ raised: 1 }]);
+    expect(await store.raise(90)).toBeUndefined();
+    await admin.query(`UPDATE chores SET leased_until = clock_timestamp()`);
+    // The one that was slow goes on, beside the one that took over.
+    const both = [store.raise(90), admin.query('SELECT rotation_alerts(90, 100, false)')];
+    await Promise.all(both);
+    expect(await alertsOf(merchant)).toEqual([`${OVERDUE} 200 90`]);
+  });
+
   test('a deleted one is not told', async () => {
     const merchant = await aged(300);
     await merchant.send('DELETE', `/credentials/${merchant.credentialId}`);

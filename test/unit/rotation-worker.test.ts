@@ -35,6 +35,7 @@ describe('a round, while Secrets Manager is silent', () => {
         due: () => Promise.resolve([NAME]),
         over: () => Promise.resolve([1, 2].map((version) => ({ ...NAME, version }))),
         take: () => Promise.resolve(DUE),
+        putOff: never,
         fail: never,
         // One that the database does not end is not in the way of the next.
         retire: (_actor, { version }) => {

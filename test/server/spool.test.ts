@@ -298,7 +298,7 @@ describe('Postgres goes away and comes back', () => {
       ...service.env,
       SPOOL_DIRECTORY: directory,
       LOG_LEVEL: 'silent',
-      SHUTDOWN_DELAY_MS: '0',
+      SHUTDOWN_GRACE_MS: '60000',
     };
     await using leaving = await startServiceProcess(env);
     const person = atProcess(leaving.url, merchant);

@@ -7,23 +7,23 @@ import { sqlStateOf } from '../observability/sql-state.ts';
  * Every other class (connection, resources, operator intervention, read-only) means "not now".
  */
 const STATEMENT_CLASSES = /^(22|23|42|44|P0)/;
+/** The same in Prisma's own codes, where it passes no SQLSTATE on. Stores handle them by name. */
+const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2025']);
 /** What functions and triggers of prisma/migrations raise with a SQLSTATE of ours. */
 const RAISED: Readonly<Record<string, ConstructorParameters<typeof ServiceError>>> = {
   P0401: [
     'auth.invalid_token',
-    'The key of this request was revoked or has expired before the request was done. Nothing was done; use another key.',
+    'The key of this request was revoked or has expired meanwhile; what it had not done by then is not done. Use another key.',
   ],
   P0403: [
     'merchant.not_active',
-    'This merchant was suspended or closed before the request was done. Nothing was done; an operator can say why.',
+    'This merchant was suspended or closed meanwhile; what the request had not done by then is not done. An operator can say why.',
   ],
   P0410: [
     'merchant.closed',
     'This merchant is closed for good: nothing can be added to it, and it cannot be opened again. Onboard a new one under another id.',
   ],
 };
-/** The same in Prisma's own codes, where it passes no SQLSTATE on. Stores handle them by name. */
-const STATEMENT_CODES: ReadonlySet<string> = new Set(['P2002', 'P2003', 'P2004', 'P2025']);
 
 /**
  * Turns what Prisma throws into `ServiceError('ledger.unavailable')` unless it is about the statement itself.

@@ -26,6 +26,8 @@ export interface FaultAction {
   headers?: Record<string, string>;
   /** Wait, then go on; the model runs after the wait. */
   delayMs?: number;
+  /** Wait for this, then go on; the model runs after the wait. Not over HTTP. */
+  after?: Promise<unknown>;
   /** The model runs, then the headers wait. */
   beforeHeadersHangMs?: number;
   /** The model runs and nothing is ever answered. */

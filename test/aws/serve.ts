@@ -59,6 +59,7 @@ function proveSigner(request: AwsRequest, route: Route, world: World): Signer | 
 async function answer(visit: Visit, reply: Reply, entry: JournalEntry, house: House): Promise<Outcome> {
   const fault = faultFor(visit, house);
   if (fault.delayMs) await reply.pause(fault.delayMs);
+  if (fault.after) await Promise.race([fault.after, reply.hang()]);
   const { answer: given, executed } = perform(visit, fault, house.world);
   if (executed) {
     entry.executed = true;

@@ -15,7 +15,7 @@ const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 const SEED = randomInt(1_000_000);
 
 function order(rounds: number, postgresRounds: number, only: readonly string[]): RunOrder {
-  return { seed: SEED, rounds, postgresRounds, only, stopped: AbortSignal.timeout(60_000) };
+  return { seed: SEED, rounds, postgresRounds, only, stopped: AbortSignal.timeout(100_000) };
 }
 
 function expectWhole(result: RunResult, rounds: number): void {
@@ -43,7 +43,7 @@ test('kill -9 of the service while calls are on their way, begin or settle: noth
   ];
   const result = await run(house, order(14, 0, firstOf(points, 14, 0)));
   expectWhole(result, points.length);
-}, 60_000);
+}, 120_000);
 
 test('kill -9 of Postgres, and of the service while it tries to settle: what was committed is there', async () => {
   const cluster = await startEmbeddedPostgres();
@@ -55,12 +55,16 @@ test('kill -9 of Postgres, and of the service while it tries to settle: what was
   } finally {
     await cluster.stop();
   }
-}, 60_000);
+}, 120_000);
 
 test('SIGTERM: readiness fails, running streams finish and settle, then the process ends by itself', async () => {
   await using service = await startTestService();
   const merchant = await onboard(service, 'leaving');
-  await using leaving = await startServiceProcess({ ...service.env, SHUTDOWN_DELAY_MS: '400' });
+  await using leaving = await startServiceProcess({
+    ...service.env,
+    SHUTDOWN_DELAY_MS: '1500',
+    SHUTDOWN_GRACE_MS: '60000',
+  });
   const person = new MerchantPerson(leaving.url, {
     merchantId: merchant.merchantId,
     token: merchant.token ?? '',
@@ -74,11 +78,11 @@ test('SIGTERM: readiness fails, running streams finish and settle, then the proc
   const left = fetch(`${leaving.url}/api/merchants/leaving/bedrock/model/${MODEL}/converse-stream`, {
     method: 'POST',
     headers: { authorization: `Bearer ${merchant.token ?? ''}`, 'content-type': 'application/json' },
-    body: JSON.stringify(converseBody('STAND_IN_WORDS=120')),
+    body: JSON.stringify(converseBody('STAND_IN_WORDS=160')),
     signal: caller.signal,
   }).then((answer) => answer.text());
   while (runtimeCalls(service).length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
-  const running = person.post(`/model/${MODEL}/converse-stream`, converseBody('STAND_IN_WORDS=60'), {
+  const running = person.post(`/model/${MODEL}/converse-stream`, converseBody('STAND_IN_WORDS=100'), {
     accept: 'text/event-stream',
   });
   while (runtimeCalls(service).length < 2) await new Promise((resolve) => setTimeout(resolve, 10));

@@ -75,8 +75,9 @@ beforeAll(async () => {
       }),
       SERVICE_AWS_SECRET_ACCESS_KEY: SERVICE.secretAccessKey,
       SERVICE_DEFAULT_SECRET_ACCESS_KEY: SERVICE_DEFAULT.secretAccessKey,
-      UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '300',
-      UPSTREAM_IDLE_TIMEOUT_MS: '200',
+      // Streams that hang or stall end by these; one that only meets a busy machine must not.
+      UPSTREAM_FIRST_BYTE_TIMEOUT_MS: '2500',
+      UPSTREAM_IDLE_TIMEOUT_MS: '2500',
       ROTATION_MIN_INTERVAL_MS: '0',
       // Nothing stays open: every use of a stored credential meets KMS and Secrets Manager, and their faults.
       OPENED_CREDENTIALS_TTL_MS: '0',
@@ -417,7 +418,7 @@ test('every route, with everything as it should be', async () => {
   expect(answers.filter(({ status }) => status >= 300)).toEqual([]);
   await expectNothingLeaked();
   expect(service.logLines.length).toBeGreaterThan(answers.length);
-}, 90_000);
+}, 120_000);
 
 /** A webhook that got its test event; its secret is looked for from now on. */
 async function webhookThatWasTested(webhook: object): Promise<{ wid: string; did: string }> {
@@ -427,7 +428,7 @@ async function webhookThatWasTested(webhook: object): Promise<{ wid: string; did
   const { deliveryId: did } = (await merchant.post(`/webhooks/${wid}/test`, undefined)).json as {
     deliveryId: string;
   };
-  for (const end = Date.now() + 5_000; ;) {
+  for (const end = Date.now() + 20_000; ;) {
     const { items } = (await merchant.get(`/webhooks/${wid}/deliveries?state=delivered`)).json as {
       items: unknown[];
     };
@@ -535,7 +536,7 @@ describe('every dependency, failing in every way', () => {
         SERVICE_AWS_SECRET_ACCESS_KEY: SERVICE.secretAccessKey,
         SERVICE_DEFAULT_SECRET_ACCESS_KEY: SERVICE_DEFAULT.secretAccessKey,
         OPENED_CREDENTIALS_TTL_MS: '1',
-        VAULT_TIMEOUT_MS: '700',
+        VAULT_TIMEOUT_MS: '1500',
         LOG_LEVEL: 'debug',
       },
       service.database,
@@ -564,7 +565,7 @@ describe('every dependency, failing in every way', () => {
     expect(find(withPrompt(), 'its log', silent.logLines.join('\n'))).toEqual([]);
     expect(silent.logLines.some((line) => line.includes('left behind'))).toBe(true);
     await expectNothingLeaked();
-  }, 90_000);
+  }, 120_000);
 
   test('our own mistake: a table is not there', async () => {
     await admin.query('ALTER TABLE calls RENAME TO calls_away');

@@ -81,6 +81,8 @@ function everywhere(merchant: MerchantPerson): MerchantPerson[] {
 
 interface Row {
   state: string;
+  day: string;
+  minute: string;
   hold_tokens: number;
   used: number;
   cost: number;
@@ -89,11 +91,18 @@ interface Row {
 function rowsOf(merchantId: string): Promise<Row[]> {
   return withAdmin(service, async (admin) => {
     const { rows } = await admin.query<Row>(
-      `SELECT state, hold_tokens::int, (input_tokens + output_tokens)::int AS used, coalesce(cost_nano, 0)::int AS cost FROM calls WHERE merchant_id = $1`,
+      `SELECT state, date_trunc('day', created_at, 'UTC')::text AS day, date_trunc('minute', created_at, 'UTC')::text AS minute, hold_tokens::int, (input_tokens + output_tokens)::int AS used, coalesce(cost_nano, 0)::int AS cost FROM calls WHERE merchant_id = $1`,
       [merchantId],
     );
     return rows;
   });
+}
+
+/** How many there are in each minute, or day, that has any: a crowd may come at the turn of one. */
+function countBy(rows: readonly Row[], period: 'day' | 'minute'): number[] {
+  const counts = new Map<string, number>();
+  for (const row of rows) counts.set(row[period], (counts.get(row[period]) ?? 0) + 1);
+  return [...counts.values()];
 }
 
 async function passed(): Promise<unknown[]> {
@@ -204,9 +213,10 @@ describe('at the edge of a limit, with 240 callers over three processes, callers
         expect(answer.json['message']).toMatch(/\[limit\.(rate|budget)_exceeded\]$/);
         if (refusal !== '') expect(answer.headers.get('x-amzn-errortype')).toBe(refusal);
       }
-      // What fits is served: requests are admitted to the last one.
+      // What fits is served: where a request was refused, that minute or day has its requests to the last one.
       const requests = (spec['requestsPerMinute'] ?? spec['requestsPerDay']) as { max: number } | undefined;
-      if (requests !== undefined && Object.keys(spec).length === 1) expect(rows).toHaveLength(requests.max);
+      if (requests !== undefined && Object.keys(spec).length === 1)
+        expect(Math.max(...countBy(rows, spec['requestsPerDay'] ? 'day' : 'minute'))).toBe(requests.max);
       service.standIn.forget();
     },
     180_000,

@@ -22,6 +22,7 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
+import { SingleFlightCache } from './memory/single-flight-cache.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
 import { Database } from './persistence/database.ts';
 import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
@@ -72,12 +73,12 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     audit,
     bodyBudget: buildBodyBudget(config),
     checkpoints,
-    health: healthOf(database, books.spool),
+    health: healthOf(base, books.spool),
     limits: { ...config, stallTimeoutMs: config.idleTimeoutMs },
     logger,
     merchants,
     models: bedrock.models,
-    openApi: openApiDocument(ROUTES),
+    openApi: Buffer.from(JSON.stringify(openApiDocument(ROUTES))),
     ...buildReports(base),
     ...keeping,
     ...calls,
@@ -127,10 +128,22 @@ function buildBodyBudget(config: Config): BodyBudget {
   return new BodyBudget(all, Math.max((all * share) / 100, wireBodyBytesMax, jsonBodyBytesMax));
 }
 
-function healthOf(database: Database, spool: { full: boolean } | undefined): Services['health'] {
+/** Anybody may ask for readiness, and paid calls want the same connections: so many who ask cause one question a second. */
+const READY_KEPT_MS = 1_000;
+
+function healthOf(
+  { database, monotonic }: Pick<Base, 'database' | 'monotonic'>,
+  spool: { full: boolean } | undefined,
+): Services['health'] {
+  const asked = new SingleFlightCache<boolean>({
+    max: 1,
+    ttlMs: READY_KEPT_MS,
+    idleMs: Infinity,
+    clock: monotonic,
+  });
   return {
     shuttingDown: false,
-    databaseReady: () => isSchemaReady(database),
+    databaseReady: () => asked.get('', () => isSchemaReady(database)),
     spoolReady: () => spool?.full !== true,
   };
 }

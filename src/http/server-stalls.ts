@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { cutResponse } from './protocol.ts';
 import { TolerantHttp2Response } from './server-http2.ts';
 import type { OpenRequest } from './server-requests.ts';
@@ -15,8 +16,8 @@ export interface Watched {
 
 /**
  * Cuts readers that take nothing, whatever wrote the answer: a connection whose bytes wait while the kernel takes none of them, and an
- * HTTP/2 stream whose answer has ended and waits for its client's flow control. Who takes bytes, however slowly, is not cut
- * (on HTTP/2 where its connection keeps up: PIECE_BYTES of server-http2.ts in that time; else a client that only pings would live for ever).
+ * HTTP/2 stream whose answer has ended and waits for its client's flow control. Who takes bytes, however slowly, is not cut; what is seen
+ * of it are steps: a part of the kernel's buffer, and PIECE_BYTES of server-http2.ts (not the connection's bytes, or pings would count).
  * Looks are counted and not time, so that a process that stood still cuts nobody.
  * @returns how to end the watch.
  */
@@ -25,6 +26,7 @@ export function watchStalls(stallTimeoutMs: number, { sockets, requests, onCut }
   const stuckStreams = new Unmoved<ServerResponse>();
   const look = (): void => {
     for (const socket of sockets) {
+      if (socket instanceof TLSSocket) continue; // the one below it tells more
       const { queued, taken } = wireOf(socket);
       if (stuckSockets.looksAt(socket, queued === 0 ? undefined : taken) < LOOKS) continue;
       onCut(stalled());

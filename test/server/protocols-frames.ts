@@ -1,4 +1,4 @@
-/** Frames of RFC 9113, by hand: real clients cannot be made to misbehave enough. On stream 1 unless another is named. */
+/** Frames of RFC 9113, by hand: real clients cannot be made to misbehave enough. All on stream 1. */
 export const FRAME = {
   data: 0,
   headers: 1,
@@ -31,7 +31,6 @@ export function headersFrame(
   path: string,
   headers: [string, string][] = [],
   flags = END_HEADERS,
-  stream = 1,
 ): Buffer {
   const lines: [string, string][] = [
     [':method', method],
@@ -40,7 +39,7 @@ export function headersFrame(
     [':authority', 'localhost'],
     ...headers,
   ];
-  return frame(FRAME.headers, flags, headerBlock(lines), stream);
+  return frame(FRAME.headers, flags, headerBlock(lines));
 }
 
 export function headerBlock(headers: [string, string][]): Buffer {

@@ -59,9 +59,7 @@ function get(path: string): string {
 }
 
 function connect(): Socket {
-  return net
-    .connect({ port: running.port, host: '127.0.0.1', highWaterMark: 1_048_576 })
-    .on('error', () => undefined);
+  return net.connect({ port: running.port, host: '127.0.0.1', ...ROOM }).on('error', () => undefined);
 }
 
 /** What one connection gets for these bytes, until `isAll` of it or the end. */
@@ -233,7 +231,7 @@ function open(how: string): { socket: Socket; server: RunningServer['server'] } 
     port: encrypted.port,
     host: '127.0.0.1',
     rejectUnauthorized: false,
-    highWaterMark: 1_048_576,
+    ...ROOM,
   });
   return { socket: socket.on('error', () => undefined), server: encrypted.server };
 }

@@ -28,7 +28,6 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await admin.end();
   await service[Symbol.asyncDispose]();
 });
 
@@ -52,6 +51,7 @@ test('however many ask whether the service is ready, the database is asked once 
   nowMs += KEPT_MS;
   expect(await statusesOf(100)).toEqual([200]);
   expect(await timesAsked()).toBe(2);
+  await admin.end();
 });
 
 test('readiness fails when a second has passed without the database, and is back as soon', async () => {

@@ -164,7 +164,7 @@ export const HARDENING: readonly Mutant[] = [
     find: 'if (this.#waiting.length === 0) this.#socket.resume();',
     replace: '',
     test: UNREAD_TEST,
-    testName: 'a body behind many',
+    testName: 'a client that leaves',
   },
   {
     name: 'A connection that takes nothing of an answer is cut.',

@@ -159,14 +159,6 @@ export const HARDENING: readonly Mutant[] = [
     testName: 'pipelines on and on',
   },
   {
-    name: 'A connection whose requests have had their turn is read again.',
-    file: PIPELINE,
-    find: 'if (this.#waiting.length === 0) this.#socket.resume();',
-    replace: '',
-    test: UNREAD_TEST,
-    testName: 'a client that leaves',
-  },
-  {
     name: 'A connection that takes nothing of an answer is cut.',
     file: STALLS,
     find: '      socket.destroy();\n',

@@ -22,6 +22,7 @@ import { serverOptions } from './http/server-settings.ts';
 import { createServer } from './http/server.ts';
 import type { Services } from './http/services.ts';
 import { authenticate } from './http/steps/authenticate.ts';
+import { SingleFlightCache } from './memory/single-flight-cache.ts';
 import { errorFields, newLogger } from './observability/logger.ts';
 import { Database } from './persistence/database.ts';
 import { assertSafeLogin, isSchemaReady } from './persistence/readiness.ts';
@@ -72,11 +73,11 @@ async function assemble(config: Config, secrets: Secrets, base: Base): Promise<S
     audit,
     checkpoints,
     clock,
-    health: healthOf(database, books.spool),
+    health: healthOf(base, books.spool),
     logger,
     merchants,
     models: bedrock.models,
-    openApi: openApiDocument(ROUTES),
+    openApi: Buffer.from(JSON.stringify(openApiDocument(ROUTES))),
     ...buildReports(base),
     ...buildRequestLimits(config),
     ...keeping,
@@ -131,10 +132,22 @@ function buildRequestLimits(config: Config): Pick<Services, 'bodyBudget' | 'limi
   };
 }
 
-function healthOf(database: Database, spool: { full: boolean } | undefined): Services['health'] {
+/** Anybody may ask for readiness, and paid calls want the same connections: so many who ask cause one question a second. */
+const READY_KEPT_MS = 1_000;
+
+function healthOf(
+  { database, monotonic }: Pick<Base, 'database' | 'monotonic'>,
+  spool: { full: boolean } | undefined,
+): Services['health'] {
+  const asked = new SingleFlightCache<boolean>({
+    max: 1,
+    ttlMs: READY_KEPT_MS,
+    idleMs: Infinity,
+    clock: monotonic,
+  });
   return {
     shuttingDown: false,
-    databaseReady: () => isSchemaReady(database),
+    databaseReady: () => asked.get('', () => isSchemaReady(database)),
     spoolReady: () => spool?.full !== true,
   };
 }

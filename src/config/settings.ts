@@ -159,7 +159,7 @@ export const SETTINGS = {
   ),
   idleTimeoutMs: setting(
     'UPSTREAM_IDLE_TIMEOUT_MS',
-    'Milliseconds. Between two pieces of an answer.',
+    'Milliseconds. Between two pieces of an answer; a caller that takes nothing of one for so long is cut.',
     integer(10, 600_000),
     '60000',
   ),

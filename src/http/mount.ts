@@ -158,7 +158,7 @@ function send(res: Response, { status, body, headers }: Reply): void {
   res.status(status);
   if (headers !== undefined) res.set({ ...headers });
   if (body === undefined) res.end();
-  else res.type('application/json').send(JSON.stringify(body));
+  else res.type('application/json').send(Buffer.isBuffer(body) ? body : JSON.stringify(body));
 }
 
 function toParams(params: Readonly<Record<string, string | string[]>>): Record<string, string> {

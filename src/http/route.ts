@@ -5,6 +5,7 @@ import type { MerchantContext, OperatorContext, PublicContext } from './context.
 /** What a handler answers. `undefined` means that it has written the answer itself (streams, AWS-shaped routes). */
 export interface Reply {
   status: number;
+  /** Becomes JSON; a Buffer is JSON already. */
   body?: unknown;
   headers?: Readonly<Record<string, string>>;
 }

@@ -1,6 +1,7 @@
 import http2, { Http2ServerResponse, constants } from 'node:http2';
 import type { Http2Server, Http2ServerRequest, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
 import { holdContinue } from './protocol.ts';
 import type { ServerHooks, ServerLimits } from './server-options.ts';
 
@@ -9,6 +10,8 @@ import type { ServerHooks, ServerLimits } from './server-options.ts';
  * protocol's 64 KiB gives 1.3 MB/s. It is also what an unread connection may cost in memory.
  */
 const WINDOW_BYTES = 262_144;
+/** Of a large answer this much is written at a time, so that it shows how far the client has taken it: four frames. */
+const PIECE_BYTES = 65_536;
 /** How long a client may go on uploading after it has its answer. */
 const GOODBYE_MS = 1_000;
 /** RFC 9113 section 8.2.2: Node throws for these, although they only ever describe an HTTP/1 connection. */
@@ -84,8 +87,35 @@ function stopUploadAfterAnswer(stream: ServerHttp2Stream): void {
   });
 }
 
-/** Ignores what HTTP/2 forbids, so that one Express app serves both protocols. */
-export class TolerantHttp2Response extends Http2ServerResponse {
+/** Ignores what HTTP/2 forbids, so that one Express app serves both protocols; writes a whole answer as its client takes it. */
+export class TolerantHttp2Response<
+  Request extends Http2ServerRequest = Http2ServerRequest,
+> extends Http2ServerResponse<Request> {
+  /** Of an answer that was ended: what shows that its client goes on taking it. */
+  piecesTaken = 0;
+
+  override write(...args: unknown[]): boolean {
+    return !this.writableEnded && super.write(...(args as [string]));
+  }
+
+  override end(...args: unknown[]): this {
+    if (this.writableEnded) return this;
+    const [body] = args;
+    if (!Buffer.isBuffer(body) || body.length <= PIECE_BYTES || !this.#takesBody)
+      return super.end(...(args as [string]));
+    if (!this.headersSent) this.writeHead(this.statusCode);
+    const whenDone = args.find((arg) => typeof arg === 'function') as (() => void) | undefined;
+    if (whenDone !== undefined) this.once('finish', whenDone);
+    // To everyone else it has ended, as any answer that Node still has to write.
+    Object.defineProperty(this, 'writableEnded', { value: true });
+    Readable.from(this.#piecesOf(body), { highWaterMark: 1 }).pipe(this.stream);
+    return this;
+  }
+
+  get #takesBody(): boolean {
+    return this.req.method !== 'HEAD' && !this.stream.destroyed && !this.stream.closed;
+  }
+
   override setHeader(name: string, value: number | string | readonly string[]): void {
     if (isAllowed(name)) super.setHeader(name, value);
   }
@@ -98,6 +128,13 @@ export class TolerantHttp2Response extends Http2ServerResponse {
     const headers = phraseAndHeaders.at(-1);
     if (typeof headers !== 'object' || headers === null) return super.writeHead(status);
     return super.writeHead(status, withoutConnectionHeaders(headers));
+  }
+
+  *#piecesOf(body: Buffer): Generator<Buffer> {
+    for (let at = 0; at < body.length; at += PIECE_BYTES) {
+      this.piecesTaken += 1;
+      yield body.subarray(at, at + PIECE_BYTES);
+    }
   }
 }
 

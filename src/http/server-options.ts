@@ -9,6 +9,8 @@ export interface ServerLimits {
   requestTimeoutMs: number;
   /** Without any request on the connection. More than the idle timeout of the load balancer in front. */
   keepAliveTimeoutMs: number;
+  /** How long the reader of an answer may take nothing of it before it is cut. */
+  stallTimeoutMs: number;
   headerBytesMax: number;
   /** Further connections are closed at once. */
   connectionsMax: number;

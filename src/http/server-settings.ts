@@ -17,6 +17,7 @@ export function serverOptions(config: Config, logger: Logger) {
       requestTimeoutMs: config.bodyTimeoutMs,
       // More than the idle timeout of common load balancers (60 s), so that they never meet a connection we are closing.
       keepAliveTimeoutMs: 75_000,
+      stallTimeoutMs: config.idleTimeoutMs,
       headerBytesMax: 32_768,
       connectionsMax: config.connectionsMax,
       maxConcurrentStreams: 250,

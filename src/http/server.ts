@@ -9,8 +9,10 @@ import { requestListener } from './server-express.ts';
 import { createHttp1 } from './server-http1.ts';
 import { createHttp2 } from './server-http2.ts';
 import type { ServerHooks, ServerOptions } from './server-options.ts';
+import { inTurns } from './server-pipeline.ts';
 import { OpenRequests } from './server-requests.ts';
 import { destroyAfter, peekProtocol } from './server-sockets.ts';
+import { watchStalls } from './server-stalls.ts';
 import { createTlsFront } from './server-tls.ts';
 
 export interface HttpServer {
@@ -56,6 +58,7 @@ class DualServer implements HttpServer {
     this.#limits = options.limits;
     this.#onError = options.onSocketError ?? (() => undefined);
     const listener = requestListener(app, { ...options, onSocketError: this.#onError });
+    const listenerHttp1 = inTurns(listener);
     const hooks: ServerHooks = {
       onError: this.#onError,
       onRequest: (req, res) => {
@@ -63,7 +66,7 @@ class DualServer implements HttpServer {
         req.on('error', this.#onError);
         res.on('error', this.#onError);
         if (this.#draining) res.setHeader('connection', 'close');
-        listener(req, res);
+        (req.httpVersionMajor === 2 ? listener : listenerHttp1)(req, res);
       },
     };
     this.#http1 = createHttp1(options.limits, hooks, this.#open);
@@ -78,6 +81,12 @@ class DualServer implements HttpServer {
       this.#track(socket);
     });
     this.#frontClosed = new Promise((resolve) => this.#front.once('close', resolve));
+    const endWatch = watchStalls(options.limits.stallTimeoutMs, {
+      sockets: this.#sockets,
+      requests: () => this.#open.all(),
+      onCut: this.#onError,
+    });
+    void this.#frontClosed.then(endWatch);
   }
 
   get openRequests(): number {

@@ -48,8 +48,8 @@ export interface Services {
   merchantStore: Pick<MerchantStore, 'list'>;
   models: BedrockModels;
   onboarding: Onboarding;
-  /** The table of routes as OpenAPI, made once. */
-  openApi: object;
+  /** The table of routes as OpenAPI, written once: anybody may ask for it. JSON. */
+  openApi: Buffer;
   permissionTest: PermissionTest;
   priceStore: Pick<PriceStore, 'list'>;
   resolver: CredentialResolver;

@@ -41,10 +41,10 @@ export async function assertSafeLogin(database: Database): Promise<void> {
     );
 }
 
-/** True when the database answers and has the schema of this code. */
+/** True when the database answers and has the schema of this code. One statement. */
 export async function isSchemaReady(database: Database): Promise<boolean> {
   try {
-    return await hasSchema(database);
+    return await isMigrated(database);
   } catch {
     return false;
   }
@@ -53,7 +53,10 @@ export async function isSchemaReady(database: Database): Promise<boolean> {
 async function hasSchema(database: Database): Promise<boolean> {
   const [row] = await database.query<{ ready: boolean }>(Prisma.sql`
     SELECT to_regclass('public.merchants') IS NOT NULL AS ready`);
-  if (row?.ready !== true) return false;
+  return row?.ready === true && isMigrated(database);
+}
+
+async function isMigrated(database: Database): Promise<boolean> {
   const [migration] = await database.query<{ found: boolean }>(Prisma.sql`
     SELECT count(*) > 0 AS found FROM _prisma_migrations WHERE migration_name = ${SCHEMA_VERSION} AND finished_at IS NOT NULL`);
   return migration?.found === true;

@@ -5,6 +5,9 @@ const FAIR_QUEUE_TEST = 'test/unit/fair-queue.test.ts';
 const BUDGET = 'src/auth/failure-budget.ts';
 const BUDGET_TEST = 'test/unit/failure-budget.test.ts';
 const LOG_TEST = 'test/unit/log-line.test.ts';
+const PIPELINE = 'src/http/server-pipeline.ts';
+const STALLS = 'src/http/server-stalls.ts';
+const UNREAD_TEST = 'test/server/protocols-unread.test.ts';
 const PROCESS_TEST = 'test/unit/process-dangers.test.ts';
 
 /** Neighbours, failures to authenticate, and what may be read of a process. */
@@ -138,5 +141,69 @@ export const HARDENING: readonly Mutant[] = [
     replace: 'const clean = replaceShapes(text.slice(0, LENGTH_MAX + 1));',
     test: 'test/unit/scrub.test.ts',
     testName: 'where it is cut',
+  },
+  {
+    name: 'Only so many requests of a connection are worked on at a time.',
+    file: PIPELINE,
+    find: 'if (this.#running < AT_ONCE_MAX && this.#waiting.length === 0) {',
+    replace: 'if (this.#running >= 0) {',
+    test: UNREAD_TEST,
+    testName: 'of a thousand requests',
+  },
+  {
+    name: 'While requests of a connection wait, no more of them are read.',
+    file: PIPELINE,
+    find: 'if (this.#holds) this.#socket.pause();',
+    replace: '',
+    test: UNREAD_TEST,
+    testName: 'pipelines on and on',
+  },
+  {
+    name: 'A connection that takes nothing of an answer is cut.',
+    file: STALLS,
+    find: '      socket.destroy();\n',
+    replace: '',
+    test: UNREAD_TEST,
+    testName: 'nobody reads',
+  },
+  {
+    name: 'Whoever goes on reading is not cut, however large the answer.',
+    file: STALLS,
+    find: 'taken: bytesWritten - queued',
+    replace: 'taken: bytesWritten',
+    test: UNREAD_TEST,
+    testName: 'HTTP/1.1, cleartext: who goes on',
+  },
+  {
+    name: 'A stream of HTTP/2 whose client takes nothing is reset, though its connection lives.',
+    file: STALLS,
+    find: '      cutResponse(res);\n',
+    replace: '',
+    test: UNREAD_TEST,
+    testName: 'nobody takes',
+  },
+  {
+    name: 'Whoever goes on taking a stream of HTTP/2 is not reset.',
+    file: 'src/http/server-http2.ts',
+    find: 'this.piecesTaken += 1;',
+    replace: '',
+    test: UNREAD_TEST,
+    testName: 'HTTP/2, cleartext: who goes on',
+  },
+  {
+    name: 'However many ask for readiness, the database is asked once a second.',
+    file: 'src/container.ts',
+    find: "databaseReady: () => asked.get('', () => isSchemaReady(database)),",
+    replace: 'databaseReady: () => asked.get(String(performance.now()), () => isSchemaReady(database)),',
+    test: 'test/server/readiness.test.ts',
+    testName: 'however many',
+  },
+  {
+    name: 'What was known of the database is not ready for longer than a second.',
+    file: 'src/container.ts',
+    find: 'ttlMs: READY_KEPT_MS,',
+    replace: 'ttlMs: READY_KEPT_MS * 1_000,',
+    test: 'test/server/readiness.test.ts',
+    testName: 'readiness fails',
   },
 ];

@@ -15,6 +15,7 @@ export const LIMITS: ServerLimits = {
   headersTimeoutMs: 5_000,
   requestTimeoutMs: 10_000,
   keepAliveTimeoutMs: 5_000,
+  stallTimeoutMs: 60_000,
   headerBytesMax: 16_384,
   connectionsMax: 200,
   maxConcurrentStreams: 100,

@@ -147,6 +147,7 @@ test('a port that is taken rejects listen', async () => {
       headersTimeoutMs: 1,
       requestTimeoutMs: 1,
       keepAliveTimeoutMs: 1,
+      stallTimeoutMs: 60_000,
       headerBytesMax: 1_024,
       connectionsMax: 1,
       maxConcurrentStreams: 1,

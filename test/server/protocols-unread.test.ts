@@ -8,12 +8,12 @@ import express from 'express';
 import type { Response } from 'express';
 import { selfSignedCertificate } from './protocols-certificate.ts';
 import { END_HEADERS, END_STREAM, FRAME, PREFACE, frame, headersFrame } from './protocols-frames.ts';
-import { eventually, readAll, sleep, startServer, uncaught } from './protocols-harness.ts';
+import { eventually } from '../support/until.ts';
+import { readAll, sleep, startServer, uncaught } from './protocols-harness.ts';
 import type { RunningServer } from './protocols-harness.ts';
 import { soon } from '../support/soon.ts';
 
 const STALL_MS = 1_000;
-const PATIENCE_MS = 20_000;
 const LARGE = Buffer.alloc(20_000_000, 'pattern of 17 chr');
 const AT_ONCE_MAX = 16;
 
@@ -68,8 +68,13 @@ async function answersTo(socket: Socket, bytes: string, isAll: (text: string) =>
   let text = '';
   socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
   socket.write(bytes);
-  await eventually(() => socket.destroyed || isAll(text), PATIENCE_MS);
+  await becomes(() => socket.destroyed || isAll(text));
   return text;
+}
+
+/** Whether it comes to be so. */
+function becomes(isSo: () => boolean): Promise<boolean> {
+  return eventually(isSo, (so) => so);
 }
 
 function numbersIn(text: string): number[] {
@@ -81,9 +86,9 @@ const upTo = (count: number): number[] => Array.from({ length: count }, (_, inde
 test('of a thousand requests in one packet sixteen are begun, and when nobody reads they are all cut', async () => {
   const socket = connect().pause();
   socket.write(get('/large').repeat(1_000));
-  await eventually(() => running.server.openRequests > 900);
+  await becomes(() => running.server.openRequests > 900);
   expect(begun).toBe(AT_ONCE_MAX);
-  expect(await eventually(() => running.server.openRequests === 0, PATIENCE_MS)).toBe(true);
+  expect(await becomes(() => running.server.openRequests === 0)).toBe(true);
   expect(begun).toBe(AT_ONCE_MAX);
   expect(running.errors.map((error) => (error as NodeJS.ErrnoException).code)).toContain(
     'ERR_READER_STALLED',
@@ -101,7 +106,7 @@ test('a client that pipelines on and on is not read meanwhile', async () => {
       taken += 100;
     });
   }
-  await eventually(() => begun === AT_ONCE_MAX, PATIENCE_MS);
+  await becomes(() => begun === AT_ONCE_MAX);
   for (let before = -1; before !== taken;) {
     before = taken;
     await sleep(300); // the kernels of both sides take some megabytes
@@ -131,9 +136,9 @@ test('a body behind many requests is read when its turn comes', async () => {
   const socket = net.connect(own.port, '127.0.0.1');
   const post = `POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n${'x'.repeat(3_000_000)}`;
   const text = answersTo(socket, get('/held').repeat(20) + post, (got) => got.includes('<3000000>'));
-  await eventually(() => held.length === 16);
+  await becomes(() => held.length === 16);
   for (let next = 0; next < 20; next += 1) {
-    await eventually(() => held.length > next);
+    await becomes(() => held.length > next);
     held[next]?.end(`<${String(next)}>`);
   }
   expect(numbersIn(await text)).toEqual([...upTo(20), 3_000_000]);
@@ -143,17 +148,17 @@ test('a body behind many requests is read when its turn comes', async () => {
 test('once none of its requests waits, a client that leaves is noticed', async () => {
   const socket = connect();
   socket.write(get('/held').repeat(AT_ONCE_MAX + 1));
-  await eventually(() => held.length === AT_ONCE_MAX);
+  await becomes(() => held.length === AT_ONCE_MAX);
   held[0]?.end('<0>');
-  await eventually(() => held.length === AT_ONCE_MAX + 1);
+  await becomes(() => held.length === AT_ONCE_MAX + 1);
   socket.destroy();
-  expect(await eventually(() => running.server.openRequests === 0)).toBe(true);
+  expect(await becomes(() => running.server.openRequests === 0)).toBe(true);
 });
 
 test('an answer that waits behind a slow one is not cut, and neither is the slow one', async () => {
   const socket = connect();
   const text = answersTo(socket, get('/held') + get('/number/2'), (got) => got.includes('<2>'));
-  await eventually(() => held.length === 1);
+  await becomes(() => held.length === 1);
   await sleep(STALL_MS * 2);
   held[0]?.end('<1>');
   expect(numbersIn(await text)).toEqual([1, 2]);
@@ -163,8 +168,8 @@ test('an answer that waits behind a slow one is not cut, and neither is the slow
 test.each(['cleartext', 'TLS'])('HTTP/1.1, %s: an answer that nobody reads is cut', async (how) => {
   const { socket, server } = open(how);
   socket.pause().write(get('/large'));
-  await eventually(() => begun === 1);
-  expect(await eventually(() => server.openRequests === 0, PATIENCE_MS)).toBe(true);
+  await becomes(() => begun === 1);
+  expect(await becomes(() => server.openRequests === 0)).toBe(true);
   socket.destroy();
 });
 
@@ -233,10 +238,10 @@ test('HTTP/2: a connection that nobody reads is cut, with all that its streams h
       ...odd.map((id) => frame(FRAME.headers, END_HEADERS | END_STREAM, getLarge, id)),
     ]),
   );
-  await eventually(() => begun === odd.length);
-  expect(await eventually(() => running.server.openRequests === 0, PATIENCE_MS)).toBe(true);
+  await becomes(() => begun === odd.length);
+  expect(await becomes(() => running.server.openRequests === 0)).toBe(true);
   socket.resume();
-  expect(await eventually(() => socket.destroyed, PATIENCE_MS)).toBe(true);
+  expect(await becomes(() => socket.destroyed)).toBe(true);
 });
 
 function open(how: string): { socket: Socket; server: RunningServer['server'] } {

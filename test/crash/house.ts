@@ -237,8 +237,12 @@ export class House implements AsyncDisposable {
 }
 
 /** Waits for a moment of a round, which may not come at all. @throws WaitedInVain when it does not within `limitMs` */
-export function until(what: string, isSo: () => boolean | Promise<boolean>, limitMs = 8_000): Promise<void> {
-  return untilSo(what, isSo, { limitMs, everyMs: 5 });
+export async function until(
+  what: string,
+  isSo: () => boolean | Promise<boolean>,
+  limitMs = 8_000,
+): Promise<void> {
+  await untilSo(what, isSo, { limitMs, everyMs: 5 });
 }
 
 /** The price of the model, so that calls cost money and limits on money count. */

@@ -116,8 +116,8 @@ async function endOverlap(merchant: MerchantPerson): Promise<void> {
 }
 
 /** Meanwhile the service does at once what it does every second. */
-function untilRotated(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  return until(what, async () => {
+async function untilRotated(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+  await until(what, async () => {
     if (await isSo()) return true;
     await service.service.rotate();
     return false;

@@ -33,6 +33,7 @@ import type { EmbeddedCluster, TestDatabase } from '../support/postgres.ts';
 import { startServiceProcess } from '../support/process.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
 const CALLS = 12;
@@ -81,14 +82,6 @@ function atProcess(
   { merchantId, token = '', credentialId, apiKeyId }: MerchantPerson,
 ): MerchantPerson {
   return new MerchantPerson(url, { merchantId, token, credentialId, apiKeyId });
-}
-
-async function until(what: () => boolean | Promise<boolean>, timeoutMs = 40_000): Promise<void> {
-  const end = Date.now() + timeoutMs;
-  while (!(await what())) {
-    if (Date.now() > end) throw new Error(`it did not come about in time: ${String(what)}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 /** From now on Bedrock takes calls and answers them when the function that this returns is called, however long that takes. */
@@ -187,7 +180,7 @@ describe('Postgres goes away and comes back', () => {
     service.standIn.forget();
     const answer = holdAnswers(service);
     const calls = startCalls(merchant);
-    await until(() => runtimeCalls(service).length === CALLS);
+    await until('all calls are at AWS', () => runtimeCalls(service).length === CALLS);
     await cluster.down();
     answer();
     expect(await Promise.all(calls)).toEqual(calls.map(() => 200));
@@ -196,12 +189,14 @@ describe('Postgres goes away and comes back', () => {
     expect(refused.status).toBe(503);
     expect(refused.json['code']).toBe('ledger.unavailable');
     expect(refused.headers.get('retry-after')).toBe('5');
-    expect((await anyone.get('/readyz')).status).toBe(503);
+    await until('readiness fails', async () => (await anyone.get('/readyz')).status === 503);
     // Nothing of anybody's words or keys is on the disk.
     expect(spooled()).not.toMatch(/STAND_IN|AKIA|mbk_|Bearer/);
     await cluster.up();
-    await until(async () => (await rowsOf('outage')).every(({ state }) => state === 'settled'));
-    await until(() => spoolFiles().length === 0);
+    await until('all is settled', async () =>
+      (await rowsOf('outage')).every(({ state }) => state === 'settled'),
+    );
+    await until('the spool is empty', () => spoolFiles().length === 0);
     await expectSettledAsBilled(service, 'outage');
     expect((await merchant.post('/chat', { modelId: MODEL, prompt: 'now' })).status).toBe(200);
   }, 90_000);
@@ -215,7 +210,7 @@ describe('Postgres goes away and comes back', () => {
     service.standIn.forget();
     const answer = holdAnswers(service);
     const calls = startCalls(person);
-    await until(() => runtimeCalls(service).length === CALLS);
+    await until('all calls are at AWS', () => runtimeCalls(service).length === CALLS);
     await cluster.down();
     answer();
     expect(await Promise.all(calls)).toEqual(calls.map(() => 200));
@@ -229,8 +224,10 @@ describe('Postgres goes away and comes back', () => {
 
     letDie();
     await using heir = await startServiceProcess(env);
-    await until(async () => (await rowsOf('killed')).every(({ state }) => state === 'settled'));
-    await until(() => spoolFiles().length === 0);
+    await until('all is settled', async () =>
+      (await rowsOf('killed')).every(({ state }) => state === 'settled'),
+    );
+    await until('the spool is empty', () => spoolFiles().length === 0);
     await expectSettledAsBilled(service, 'killed');
     expect(await heir.end('SIGTERM')).toEqual({ code: 0, signal: null });
     expect(readdirSync(directory)).toEqual([]);
@@ -253,21 +250,23 @@ describe('Postgres goes away and comes back', () => {
       if (answer.status === 200) answered.push(answer.headers.get('x-bedrock-call-id') ?? '');
     });
     const ended = Promise.allSettled(calls);
-    await until(() => runtimeCalls(service).length === CALLS);
+    await until('all calls are at AWS', () => runtimeCalls(service).length === CALLS);
     await cluster.down();
     answerHalf();
-    await until(() => answered.length >= 3);
+    await until('three are answered', () => answered.length >= 3);
     await victim.end('SIGKILL');
     await ended;
     await cluster.up();
     letDie();
     // The one that takes over is killed in its turn, as soon as it has begun.
     const first = await startServiceProcess(env);
-    await until(async () => (await rowsOf('between')).some(({ state }) => state === 'settled'));
+    await until('one is settled', async () =>
+      (await rowsOf('between')).some(({ state }) => state === 'settled'),
+    );
     await first.end('SIGKILL');
     letDie();
     await using heir = await startServiceProcess(env);
-    await until(() => spoolFiles().length === 0);
+    await until('the spool is empty', () => spoolFiles().length === 0);
     await sweep();
     const rows = await query<{ id: string; state: string; aws_request_id: string | null }>(
       `SELECT id, state, aws_request_id FROM calls WHERE merchant_id = 'between'`,
@@ -297,13 +296,15 @@ describe('Postgres goes away and comes back', () => {
       return { status: told.status, retry: told.headers.get('retry-after'), text: await told.text() };
     };
     const first = [ask(false), ask(true)];
-    await until(() => runtimeCalls(service).length === 2);
+    await until('all calls are at AWS', () => runtimeCalls(service).length === 2);
     await cluster.down();
     answer();
     expect((await Promise.all(first)).map(({ status }) => status)).toEqual([200, 200]);
     expect(await ask(false)).toMatchObject({ status: 503, retry: '5' });
     await cluster.up();
-    await until(async () => (await rowsOf('keyed')).every(({ state }) => state === 'settled'));
+    await until('all is settled', async () =>
+      (await rowsOf('keyed')).every(({ state }) => state === 'settled'),
+    );
     for (const again of [await ask(false), await ask(true)]) {
       expect(again.status).toBe(409);
       expect(JSON.parse(again.text)).toMatchObject({ code: 'idempotency.done_before', outcome: 'settled' });
@@ -326,10 +327,10 @@ describe('Postgres goes away and comes back', () => {
     service.standIn.forget();
     const answer = holdAnswers(service);
     const calls = startCalls(person);
-    await until(() => runtimeCalls(service).length === CALLS);
+    await until('all calls are at AWS', () => runtimeCalls(service).length === CALLS);
     await cluster.down();
     const ended = leaving.end('SIGTERM');
-    await until(() => isClosed(leaving.url));
+    await until('its port is closed', () => isClosed(leaving.url));
     answer();
     expect(await Promise.all(calls)).toEqual(calls.map(() => 200));
     expect(await ended).toEqual({ code: 0, signal: null });
@@ -337,7 +338,7 @@ describe('Postgres goes away and comes back', () => {
     expect(spooledCalls().size).toBe(CALLS);
     await cluster.up();
     await using heir = await startServiceProcess(env);
-    await until(() => spoolFiles().length === 0);
+    await until('the spool is empty', () => spoolFiles().length === 0);
     await expectSettledAsBilled(service, 'leaving');
     await heir.end('SIGKILL');
   }, 90_000);
@@ -352,7 +353,7 @@ describe('Postgres goes away and comes back', () => {
     // The disk goes: no sign of life can be written.
     rmSync(directory, { recursive: true });
     const anyone = new Person(service.url);
-    await until(async () => (await anyone.get('/readyz')).status === 503);
+    await until('readiness fails', async () => (await anyone.get('/readyz')).status === 503);
     const refused = await merchant.post('/chat', { modelId: MODEL, prompt: 'now' });
     expect(refused.status).toBe(503);
     expect(refused.json['code']).toBe('service.overloaded');

@@ -23,6 +23,7 @@ import type { Received, Receiver } from '../support/receiver.ts';
 import { environmentFor, registerServiceAccount } from '../support/service-environment.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
+import { until } from '../support/until.ts';
 
 const MODEL = 'amazon.nova-micro-v1:0';
 
@@ -67,19 +68,6 @@ async function newWebhook(person: MerchantPerson, events?: string[], to = receiv
   return { id, secret, path };
 }
 
-async function until<T>(
-  what: () => T | undefined | false | Promise<T | undefined | false>,
-  ms = 25_000,
-): Promise<T> {
-  const end = Date.now() + ms;
-  for (;;) {
-    const found = await what();
-    if (found !== undefined && found !== false) return found;
-    if (Date.now() > end) throw new Error(`waited in vain: ${String(what)}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 /** As if the waiting time were over. Only what nobody sends at this moment. */
 async function hurry(): Promise<void> {
   await admin.query(
@@ -88,7 +76,7 @@ async function hurry(): Promise<void> {
 }
 
 const arrived = (path: string, count = 1) =>
-  until(() => receiver.at(path).length >= count && receiver.at(path));
+  until('it arrives', () => receiver.at(path).length >= count && receiver.at(path));
 
 interface Delivery {
   id: string;
@@ -105,7 +93,9 @@ async function deliveries(person: MerchantPerson, webhook: Made, query = ''): Pr
 }
 
 const inState = (person: MerchantPerson, webhook: Made, state: string) =>
-  until(async () => (await deliveries(person, webhook)).find((delivery) => delivery.state === state));
+  until(`it is ${state}`, async () =>
+    (await deliveries(person, webhook)).find((delivery) => delivery.state === state),
+  );
 
 /** An alert as the ledger would raise it. */
 async function raise(merchantId: string, count = 1, kind = 'threshold'): Promise<void> {
@@ -214,7 +204,7 @@ describe('alerts of real calls', () => {
     expect((await quiet.get('/alerts')).text).not.toContain(merchant.merchantId);
 
     // Each alert is logged once, webhooks or not.
-    await until(() => logged('alert', quiet.merchantId).length > 0);
+    await until('the alert is logged', () => logged('alert', quiet.merchantId).length > 0);
     expect(
       logged('alert', merchant.merchantId)
         .map((line) => line['alertId'])
@@ -358,7 +348,7 @@ describe('receivers that do not take it', () => {
     await raise(merchant.merchantId);
     for (const [index, [, status, error]] of ways.entries()) {
       await arrived(webhook.path, index + 1);
-      const failed = await until(async () =>
+      const failed = await until('the try is recorded', async () =>
         (await deliveries(merchant, webhook)).find(
           ({ attempts, lastError }) => attempts === index + 1 && lastError !== null,
         ),
@@ -416,7 +406,7 @@ describe('receivers that do not take it', () => {
     receiver.will(webhook.path, 503);
     await raise(merchant.merchantId);
     const [first] = await arrived(webhook.path);
-    const pending = await until(async () =>
+    const pending = await until('the try is recorded', async () =>
       (await deliveries(merchant, webhook)).find(({ lastStatus }) => lastStatus === 503),
     );
     const replay = (id: string) =>
@@ -424,7 +414,7 @@ describe('receivers that do not take it', () => {
     expect((await replay(pending.id)).json['code']).toBe('webhook.delivery_pending');
     await admin.query('UPDATE webhook_deliveries SET attempts = 9 WHERE webhook_id = $1', [webhook.id]);
     await hurry();
-    await until(async () =>
+    await until('the try is recorded', async () =>
       (await deliveries(merchant, webhook)).find(
         ({ attempts, lastStatus, nextAt }) =>
           attempts === 10 && lastStatus === 503 && Date.parse(nextAt ?? '') > Date.now() + 3_600_000,
@@ -447,7 +437,7 @@ describe('receivers that do not take it', () => {
     receiver.will(webhook.path, 500, 200);
     expect((await replay(pending.id)).status).toBe(202);
     await arrived(webhook.path, 4);
-    await until(async () =>
+    await until('the try is recorded', async () =>
       (await deliveries(merchant, webhook)).find(
         ({ attempts, lastStatus }) => attempts === 1 && lastStatus === 500,
       ),
@@ -472,7 +462,7 @@ describe('receivers that do not take it', () => {
     const other = await newWebhook(merchant);
     receiver.will(webhook.path, 500, 410);
     await raise(merchant.merchantId);
-    await until(async () =>
+    await until('the try is recorded', async () =>
       (await deliveries(merchant, webhook)).find(({ lastStatus }) => lastStatus === 500),
     );
     await merchant.post(`/webhooks/${webhook.id}/test`, undefined);
@@ -512,7 +502,7 @@ describe('receivers that do not take it', () => {
     const waiting: ServerResponse[] = [];
     receiver.will(held.path, (response) => void waiting.push(response));
     await raise(slow.merchantId, 60);
-    await until(() => waiting.length > 0);
+    await until('the slow one is sent something', () => waiting.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 2_500));
     await raise(quick.merchantId);
     await arrived(prompt.path);
@@ -594,7 +584,7 @@ describe('several deliverers, and ends', () => {
     const polling = setInterval(() => {
       for (const { deliverer } of two) void deliverer.poll();
     }, 20);
-    await until(async () => {
+    await until('all are delivered', async () => {
       const { rows } = await admin.query<{ n: number }>(
         `SELECT count(*)::int AS n FROM webhook_deliveries WHERE state <> 'delivered'`,
       );
@@ -654,7 +644,7 @@ describe('several deliverers, and ends', () => {
     receiver.will(path, 200);
     const next = newDeliverer({ secrets }, url);
     await next.deliverer.poll();
-    await until(async () => (await row())?.state === 'delivered');
+    await until('it is delivered', async () => (await row())?.state === 'delivered');
     expect(receiver.at(path)).toHaveLength(2);
     expect(new Set(receiver.at(path).map(idOf)).size).toBe(1);
     await next.deliverer[Symbol.asyncDispose]();
@@ -712,7 +702,7 @@ describe('several deliverers, and ends', () => {
     // The receiver has it and says nothing: the victim waits for an answer when it dies.
     doomed.will(webhook.path, () => undefined);
     await merchant.post(`/webhooks/${webhook.id}/test`, undefined);
-    await until(() => doomed.at(webhook.path).length === 1);
+    await until('the doomed one is sent', () => doomed.at(webhook.path).length === 1);
     await victim.end('SIGKILL');
 
     doomed.will(webhook.path, 200);

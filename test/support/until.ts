@@ -17,16 +17,24 @@ export class WaitedInVain extends Error {}
  * Asks again until it is so, for what happens elsewhere and has no event here. Nothing is promised of the time after: what a worker of the
  * service may change again is not asked for a second time, but looked at with `eventually`.
  * @param what what is waited for, as the error tells it
+ * @param look true, or the thing itself; false or undefined while it is not there
+ * @returns what was found
  * @throws WaitedInVain with the place of the caller, so that it counts as a failure of its test, when it is not so within `limitMs`
  */
-export async function until(
+export async function until<T>(
   what: string,
-  isSo: () => boolean | Promise<boolean>,
+  look: () => T | Promise<T>,
   options: UntilOptions = {},
-): Promise<void> {
+): Promise<Exclude<T, false | undefined>> {
   const inVain = new WaitedInVain(`waited ${String(options.limitMs ?? LIMIT_MS)} ms in vain: ${what}`);
   Error.captureStackTrace(inVain, until);
-  if (!(await eventually(isSo, (so) => so, options))) throw inVain;
+  const found = await eventually(look, isThere, options);
+  if (!isThere(found)) throw inVain;
+  return found;
+}
+
+function isThere<T>(found: T): found is Exclude<T, false | undefined> {
+  return found !== false && found !== undefined;
 }
 
 /**

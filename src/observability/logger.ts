@@ -73,8 +73,8 @@ function countLost(out: DestinationStream, tell: (lines: number) => void): void 
 }
 
 /**
- * What may be said of an error: its class, its code (of the database also Postgres's own) and where it was thrown, following the causes. Its message may hold what a caller sent,
- * a query's values or a canonical request, so it stays out.
+ * What may be said of an error: its class, its code (of the database also Postgres's own) and where it was thrown, following the causes. Its
+ * message may hold what a caller sent, a query's values or a canonical request, so it stays out.
  */
 export function errorFields(error: unknown): LogFields {
   const chain: string[] = [];

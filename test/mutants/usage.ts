@@ -89,6 +89,15 @@ export const USAGE: readonly Mutant[] = [
     testName: 'NDJSON, whole',
   },
   {
+    name: 'Nothing is read on for a reader that went away.',
+    file: 'src/http/stream-reply.ts',
+    find: '    if (isGone(res)) return;\n    if (!res.write(piece) && !(await drained(res, stallTimeoutMs))) {',
+    replace:
+      '    if (!isGone(res) && !res.write(piece) && !(await drained(res, stallTimeoutMs)) && !isGone(res)) {',
+    test: EXPORT_TEST,
+    testName: 'goes away stops the reading',
+  },
+  {
     name: 'Verification computes the cost of each call again.',
     file: 'prisma/migrations/20261121180000_retention/migration.sql',
     find: "AND c.state = 'settled' AND c.cost_nano IS DISTINCT FROM s.cost",

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { AWS } from '../support/aws-keys.ts';
-import { converseBody, onboard } from '../support/people.ts';
+import { asIfItDied, IamUsers } from '../support/iam-users.ts';
+import type { IamKey, IamUser } from '../support/iam-users.ts';
+import { converseBody } from '../support/people.ts';
 import type { Answer, MerchantPerson } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -10,11 +11,10 @@ import type { TestService } from '../support/service.ts';
 // What rotations leave over: at IAM, in the queue of those that wait, and in the memory of a process.
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
-const ACCOUNT = AWS.merchantA.accountId;
 
 let service: TestService;
 let admin: pg.Client;
-let count = 0;
+const users = new IamUsers(() => service);
 
 beforeAll(async () => {
   service = await startTestService({ ROTATION_MIN_INTERVAL_MS: '0' });
@@ -29,41 +29,10 @@ beforeEach(() => {
   service.standIn.forget();
 });
 
-type Key = ReturnType<typeof newKey>;
-interface User {
-  merchant: MerchantPerson;
-  first: Key;
-  arn: string;
-}
-
-/** A key that AWS knows, of the IAM user with this ARN. */
-function newKey(arn: string, more: { createdAtMs?: number } = {}) {
-  count += 1;
-  const accessKeyId = `AKIALEFT${String(count).padStart(12, '0')}`;
-  const secretAccessKey = `left/${String(count)}/`.padEnd(40, 'o');
-  const key = { accessKeyId, secretAccessKey, accountId: ACCOUNT, arn };
-  service.standIn.addAccessKey({ ...key, ...more });
-  return key;
-}
-
-/** An IAM user's that nobody else is. */
-function newArn(): string {
-  count += 1;
-  return `arn:aws:iam::${ACCOUNT}:user/left-${String(count)}`;
-}
-
-async function newUser(): Promise<User> {
-  const arn = newArn();
-  const first = newKey(arn, { createdAtMs: Date.now() - 86_400_000 });
-  const merchant = await onboard(service, `left-${String(count)}`, { awsKey: first });
-  service.standIn.forget();
-  return { merchant, first, arn };
-}
-
 const at = ({ credentialId }: MerchantPerson, what: string) => `/credentials/${credentialId}/${what}`;
 const atIam = (merchant: MerchantPerson): Promise<Answer> =>
   merchant.post(at(merchant, 'rotate'), { mode: 'iam' });
-const rotate = (merchant: MerchantPerson, key: Key): Promise<Answer> =>
+const rotate = (merchant: MerchantPerson, key: IamKey): Promise<Answer> =>
   merchant.post(at(merchant, 'rotate'), {
     kind: 'access-key',
     awsAccessKeyId: key.accessKeyId,
@@ -129,14 +98,14 @@ async function endOverlap(merchant: MerchantPerson, version: number): Promise<vo
 }
 
 /** Rotates to this key, and the overlap is over. */
-async function rotated(merchant: MerchantPerson, key: Key, version: number): Promise<void> {
+async function rotated(merchant: MerchantPerson, key: IamKey, version: number): Promise<void> {
   expect((await rotate(merchant, key)).status).toBe(200);
   await endOverlap(merchant, version);
 }
 
 /** After a rotation at IAM, by which the first key was deactivated. */
-async function leftOver(): Promise<User> {
-  const user = await newUser();
+async function leftOver(): Promise<IamUser> {
+  const user = await users.newUser();
   expect((await atIam(user.merchant)).status).toBe(200);
   await endOverlap(user.merchant, 2);
   await until(
@@ -162,7 +131,7 @@ describe('a key at IAM that a rotation deactivated', () => {
     service.standIn.addAccessKey({ ...first, state: 'active' });
     await rotated(merchant, first, 3);
     // Also when it was replaced once more, and its owner deactivated it.
-    await rotated(merchant, newKey(arn), 4);
+    await rotated(merchant, users.newKey(arn), 4);
     service.standIn.addAccessKey({ ...first, state: 'deactivated' });
     await turn(merchant);
     expect(await rowOf(merchant)).toMatchObject({ key_state: 'none', settled: true });
@@ -184,7 +153,7 @@ describe('a key at IAM that a rotation deactivated', () => {
     const { merchant, first, arn } = await leftOver();
     // Of no user that is asked for: as good as deleted.
     const deleteIt = () => {
-      service.standIn.addAccessKey({ ...first, arn: newArn() });
+      service.standIn.addAccessKey({ ...first, arn: users.newArn() });
     };
     const refusal = { status: 403, type: 'AccessDenied', times: 'always' } as const;
     const refused = service.standIn.fault({ operation: 'DeleteAccessKey', ...refusal });
@@ -208,8 +177,8 @@ describe('where the credential is of another IAM user by now', () => {
 
   test('the key stays deactivated at the first one, which its owner is told; the other’s are not looked at', async () => {
     const { merchant, first, arn } = await leftOver();
-    const other = newArn();
-    const [second, third] = [newKey(other), newKey(other)];
+    const other = users.newArn();
+    const [second, third] = [users.newKey(other), users.newKey(other)];
     await rotated(merchant, second, 3);
     service.standIn.forget();
     await turn(merchant);
@@ -228,17 +197,17 @@ describe('where the credential is of another IAM user by now', () => {
   });
 
   test('one that is known by its age alone is not taken for one of the other’s', async () => {
-    const { merchant, arn } = await newUser();
+    const { merchant, arn } = await users.newUser();
     service.standIn.fault({ operation: 'CreateAccessKey', reset: true });
     expect((await atIam(merchant)).json).toMatchObject({ code: 'upstream.unreachable' });
     const { rows } = await admin.query<{ asked: Date }>(
       'SELECT key_asked_at AS asked FROM credential_rotations WHERE credential_id = $1',
       [merchant.credentialId],
     );
-    const other = newArn();
-    const second = newKey(other);
+    const other = users.newArn();
+    const second = users.newKey(other);
     // As if it were the one that was made when one was asked for.
-    const third = newKey(other, { createdAtMs: rows[0]?.asked.getTime() ?? NaN });
+    const third = users.newKey(other, { createdAtMs: rows[0]?.asked.getTime() ?? NaN });
     await rotated(merchant, second, 3);
     await turn(merchant);
     expect(keysAtIam(other)).toEqual({ [second.accessKeyId]: 'active', [third.accessKeyId]: 'active' });
@@ -251,21 +220,10 @@ describe('where the credential is of another IAM user by now', () => {
 
 describe('a rotation that waits', () => {
   test('goes on however often it was tried', async () => {
-    const { merchant, arn } = await newUser();
-    const second = newKey(arn);
-    const cut = [
-      'rotation_promote(text, text, integer, jsonb, jsonb, text, text)',
-      'rotation_fail(text, text, integer, text, text, text)',
-    ];
-    // As if the process of the request had died before the test of the new version.
-    for (const signature of cut)
-      await admin.query(`REVOKE EXECUTE ON FUNCTION ${signature} FROM merchant_bedrock_app`);
-    try {
-      expect((await rotate(merchant, second)).status).toBeGreaterThanOrEqual(500);
-    } finally {
-      for (const signature of cut)
-        await admin.query(`GRANT EXECUTE ON FUNCTION ${signature} TO merchant_bedrock_app`);
-    }
+    const { merchant, arn } = await users.newUser();
+    const second = users.newKey(arn);
+    const answer = await asIfItDied(admin, () => rotate(merchant, second));
+    expect(answer.status).toBeGreaterThanOrEqual(500);
     const setStatus = (status: string) =>
       admin.query('UPDATE merchants SET status = $2 WHERE id = $1', [merchant.merchantId, status]);
     await setStatus('suspended');
@@ -295,14 +253,14 @@ describe('a rotation that waits', () => {
     }
     /** A merchant whose rotation waits for its labels, and three rounds that begin when it is due, behind the others. */
     async function behind(poisoned: MerchantPerson): Promise<MerchantPerson> {
-      const { merchant, arn } = await newUser();
+      const { merchant, arn } = await users.newUser();
       const fault = service.standIn.fault({
         operation: 'UpdateSecretVersionStage',
         status: 400,
         type: 'InvalidParameterException',
         times: 'always',
       });
-      expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+      expect((await rotate(merchant, users.newKey(arn))).status).toBe(200);
       fault.remove();
       await poison(poisoned);
       await admin.query(
@@ -317,7 +275,7 @@ describe('a rotation that waits', () => {
       admin.query('DELETE FROM credential_rotations WHERE credential_id = $1', [credentialId]);
 
     test('has its turn; those are tried again a minute later, and the log says what the database said', async () => {
-      const { merchant: poisoned } = await newUser();
+      const { merchant: poisoned } = await users.newUser();
       const merchant = await behind(poisoned);
       const { rows } = await admin.query<{ seconds: number | null }>(
         `SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8 AS seconds FROM credential_rotations WHERE credential_id = $1`,
@@ -334,7 +292,7 @@ describe('a rotation that waits', () => {
     });
 
     test('has its turn also where those cannot even be put off', async () => {
-      const { merchant: poisoned } = await newUser();
+      const { merchant: poisoned } = await users.newUser();
       await admin.query(
         `CREATE FUNCTION no_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'P0001'; END $$;
          CREATE TRIGGER no_change BEFORE UPDATE ON credential_rotations FOR EACH ROW WHEN (OLD.version > 100) EXECUTE FUNCTION no_change()`,
@@ -352,11 +310,11 @@ describe('a rotation that waits', () => {
 
 describe('what the new key may do', () => {
   test('is not asked with the one before when that was frozen, whatever a process remembers; and it says so', async () => {
-    const { merchant, first, arn } = await newUser();
+    const { merchant, first, arn } = await users.newUser();
     expect((await converse(merchant)).status).toBe(200);
     await admin.query(`UPDATE credentials SET state = 'frozen' WHERE id = $1`, [merchant.credentialId]);
     service.standIn.forget();
-    const answer = await rotate(merchant, newKey(arn));
+    const answer = await rotate(merchant, users.newKey(arn));
     expect(answer.json).toMatchObject({
       rotation: { state: 'overlap' },
       warnings: [expect.stringContaining('was not compared')],
@@ -367,8 +325,8 @@ describe('what the new key may do', () => {
   });
 
   test('is asked with both after that is on record', async () => {
-    const { merchant, first, arn } = await newUser();
-    const answer = await rotate(merchant, newKey(arn));
+    const { merchant, first, arn } = await users.newUser();
+    const answer = await rotate(merchant, users.newKey(arn));
     expect(answer.json).toMatchObject({ warnings: [] });
     expect(service.standIn.journal.some(({ accessKeyId }) => accessKeyId === first.accessKeyId)).toBe(true);
     expect((await auditOf(merchant, 'aws.asked')).map(({ body }) => body['about']).slice(-2)).toEqual([

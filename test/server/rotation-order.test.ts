@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import pg from 'pg';
-import { AWS } from '../support/aws-keys.ts';
-import { converseBody, MerchantPerson, onboard } from '../support/people.ts';
+import { IamUsers } from '../support/iam-users.ts';
+import type { IamKey, IamUser } from '../support/iam-users.ts';
+import { converseBody, MerchantPerson } from '../support/people.ts';
 import type { Answer } from '../support/people.ts';
 import { startTestService } from '../support/service.ts';
 import type { TestService } from '../support/service.ts';
@@ -10,11 +11,10 @@ import { until } from '../support/until.ts';
 // In which order a rotation does what it does, and that it takes no key at IAM for its own that is not.
 
 const MODEL = 'anthropic.claude-3-5-haiku-20241022-v1:0';
-const ACCOUNT = AWS.merchantA.accountId;
 
 let service: TestService;
 let admin: pg.Client;
-let count = 0;
+const users = new IamUsers(() => service);
 
 beforeAll(async () => {
   service = await startTestService({ ROTATION_MIN_INTERVAL_MS: '0' });
@@ -29,43 +29,14 @@ beforeEach(() => {
   service.standIn.forget();
 });
 
-interface User {
-  merchant: MerchantPerson;
-  first: Key;
-  arn: string;
-}
-type Key = ReturnType<typeof newKey>;
-
-/** A key that AWS knows, of the IAM user with this ARN. */
-function newKey(arn: string, more: { createdAtMs?: number } = {}) {
-  count += 1;
-  const accessKeyId = `AKIAORDER${String(count).padStart(11, '0')}`;
-  const key = {
-    accessKeyId,
-    secretAccessKey: `order/${String(count)}/`.padEnd(40, 'o'),
-    accountId: ACCOUNT,
-    arn,
-  };
-  service.standIn.addAccessKey({ ...key, ...more });
-  return key;
-}
-
-async function newUser(): Promise<User> {
-  const arn = `arn:aws:iam::${ACCOUNT}:user/order-${String(count + 1)}`;
-  const first = newKey(arn, { createdAtMs: Date.now() - 86_400_000 });
-  const merchant = await onboard(service, `order-${String(count)}`, { awsKey: first });
-  service.standIn.forget();
-  return { merchant, first, arn };
-}
-
-function bodyOf({ accessKeyId, secretAccessKey }: Key) {
+function bodyOf({ accessKeyId, secretAccessKey }: IamKey) {
   return { kind: 'access-key', awsAccessKeyId: accessKeyId, awsSecretAccessKey: secretAccessKey };
 }
 
 const at = ({ credentialId }: MerchantPerson, what: string) => `/credentials/${credentialId}/${what}`;
 const atIam = (merchant: MerchantPerson): Promise<Answer> =>
   merchant.post(at(merchant, 'rotate'), { mode: 'iam' });
-const rotate = (merchant: MerchantPerson, key: Key): Promise<Answer> =>
+const rotate = (merchant: MerchantPerson, key: IamKey): Promise<Answer> =>
   merchant.post(at(merchant, 'rotate'), bodyOf(key));
 
 /** Keys of the user at AWS, by whether they are active. */
@@ -130,7 +101,7 @@ const deactivated = (merchant: MerchantPerson) =>
   untilRotated('a key is deactivated', async () => (await rowOf(merchant)).key_state === 'deactivated');
 
 /** A rotation at IAM whose answer got lost. Nothing was cleaned yet: IAM lists nothing until the returned function is called. */
-async function lostAtIam({ merchant, arn }: User): Promise<() => Promise<void>> {
+async function lostAtIam({ merchant, arn }: IamUser): Promise<() => Promise<void>> {
   const create = service.standIn.fault({ operation: 'CreateAccessKey', delayMs: 1_500, reset: true });
   const answer = atIam(merchant);
   await until('a key is asked for', () => create.hits() > 0);
@@ -167,11 +138,11 @@ async function auditOf({ merchantId }: MerchantPerson): Promise<string[]> {
 
 describe('whose key it is', () => {
   test('one that IAM lists late is found, by when it was asked for', async () => {
-    const user = await newUser();
+    const user = await users.newUser();
     const goOn = await lostAtIam(user);
     await goOn();
     await lookedInVain(user.merchant);
-    const orphan = newKey(user.arn);
+    const orphan = users.newKey(user.arn);
     await dueNow(user.merchant);
     await deactivated(user.merchant);
     await dueNow(user.merchant);
@@ -185,9 +156,9 @@ describe('whose key it is', () => {
     ['before', -120_000],
     ['after', 30_000],
   ])('one that was made well %s that is not ours', async (_when, offsetMs) => {
-    const user = await newUser();
+    const user = await users.newUser();
     const goOn = await lostAtIam(user);
-    const foreign = newKey(user.arn, { createdAtMs: Date.now() + offsetMs });
+    const foreign = users.newKey(user.arn, { createdAtMs: Date.now() + offsetMs });
     await goOn();
     await lookedInVain(user.merchant);
     await set(user.merchant, `ended_at = ended_at - interval '6 minutes', due_at = clock_timestamp()`);
@@ -197,7 +168,7 @@ describe('whose key it is', () => {
   });
 
   test('the key of the next rotation is not taken for that of one that failed, and while that is tested nothing is done', async () => {
-    const user = await newUser();
+    const user = await users.newUser();
     const goOn = await lostAtIam(user);
     // Tested for as long as the fault stays.
     const list = service.standIn.fault({ operation: 'PutSecretValue', delayMs: 2_000 });
@@ -227,14 +198,14 @@ describe('whose key it is', () => {
   });
 
   test('where IAM refused to make one there is nothing to look for', async () => {
-    const { merchant } = await newUser();
+    const { merchant } = await users.newUser();
     service.standIn.fault({ operation: 'CreateAccessKey', status: 400, type: 'Throttling' });
     expect((await atIam(merchant)).json).toMatchObject({ code: 'upstream.throttled' });
     expect(await rowOf(merchant)).toMatchObject({ state: 'failed', key_state: 'none' });
   });
 
   test('one that is known by its name is cleaned by its name, whenever it was made', async () => {
-    const { merchant, first, arn } = await newUser();
+    const { merchant, first, arn } = await users.newUser();
     const fault = service.standIn.fault({
       operation: 'PutSecretValue',
       status: 400,
@@ -258,8 +229,8 @@ describe('whose key it is', () => {
   });
 
   test('one IAM user, two credentials: no key is made', async () => {
-    const { merchant, arn } = await newUser();
-    const second = newKey(arn);
+    const { merchant, arn } = await users.newUser();
+    const second = users.newKey(arn);
     const stored = await merchant.post('/credentials', { ...bodyOf(second), name: 'x', region: 'us-east-1' });
     expect(stored.status).toBe(201);
     expect((await atIam(merchant)).json).toMatchObject({ status: 400, code: 'request.invalid' });
@@ -270,8 +241,8 @@ describe('whose key it is', () => {
 });
 
 describe('a key that was deactivated', () => {
-  async function leftOver(): Promise<User> {
-    const user = await newUser();
+  async function leftOver(): Promise<IamUser> {
+    const user = await users.newUser();
     expect((await atIam(user.merchant)).status).toBe(200);
     await endOverlap(user.merchant);
     await deactivated(user.merchant);
@@ -332,7 +303,7 @@ describe('a key that was deactivated', () => {
 });
 
 test('in its overlap a rotation is in progress, and no key is called one too many', async () => {
-  const { merchant } = await newUser();
+  const { merchant } = await users.newUser();
   expect((await atIam(merchant)).status).toBe(200);
   expect((await atIam(merchant)).json).toMatchObject({
     status: 409,
@@ -342,7 +313,7 @@ test('in its overlap a rotation is in progress, and no key is called one too man
 });
 
 test('a credential that was frozen signs nothing at IAM, whatever a process remembers', async () => {
-  const { merchant } = await newUser();
+  const { merchant } = await users.newUser();
   expect((await merchant.post(`/model/${MODEL}/converse`, converseBody('hello'))).status).toBe(200);
   await admin.query(`UPDATE credentials SET state = 'frozen' WHERE id = $1`, [merchant.credentialId]);
   service.standIn.forget();
@@ -378,7 +349,7 @@ describe('before IAM is asked anything', () => {
   }
 
   test('that is on record; where it cannot be, while the merchant is suspended or the credential frozen, the key waits', async () => {
-    const { merchant, first, arn } = await newUser();
+    const { merchant, first, arn } = await users.newUser();
     expect((await atIam(merchant)).status).toBe(200);
     await setStatus(merchant, 'suspended');
     service.standIn.forget();
@@ -417,7 +388,7 @@ describe('labels that cannot be moved', () => {
     });
 
   test('do not keep the old key at IAM active; and when they are moved, its grace is what it was', async () => {
-    const { merchant, first, arn } = await newUser();
+    const { merchant, first, arn } = await users.newUser();
     const fault = denied();
     expect((await atIam(merchant)).status).toBe(200);
     await endOverlap(merchant);
@@ -432,24 +403,24 @@ describe('labels that cannot be moved', () => {
   });
 
   test('keep the next rotation waiting, because it would take the label from the version in force', async () => {
-    const { merchant, arn } = await newUser();
+    const { merchant, arn } = await users.newUser();
     const fault = denied();
-    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+    expect((await rotate(merchant, users.newKey(arn))).status).toBe(200);
     await endOverlap(merchant);
-    const refused = await rotate(merchant, newKey(arn));
+    const refused = await rotate(merchant, users.newKey(arn));
     expect(refused.json).toMatchObject({ status: 409, code: 'rotation.in_progress', version: 2 });
     fault.remove();
     await dueNow(merchant);
     await settled(merchant);
-    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+    expect((await rotate(merchant, users.newKey(arn))).status).toBe(200);
   });
 
   test.each([
     ['overlap', 'the end of the overlap', `overlap_until = clock_timestamp() + interval '90 seconds'`],
     ['pending', 'the time that a test has', `started_at = clock_timestamp() - interval '510 seconds'`],
   ])('%s: however often it was tried, %s is not slept over', async (state, _what, times) => {
-    const { merchant, arn } = await newUser();
-    expect((await rotate(merchant, newKey(arn))).status).toBe(200);
+    const { merchant, arn } = await users.newUser();
+    expect((await rotate(merchant, users.newKey(arn))).status).toBe(200);
     await admin.query('BEGIN');
     try {
       await set(merchant, `state = '${state}', tries = 9, due_at = clock_timestamp(), ${times}`);
@@ -468,7 +439,7 @@ describe('labels that cannot be moved', () => {
 
 describe('a request that takes so long that another process puts its version in force', () => {
   test('is answered with that, when it asks again', async () => {
-    const { merchant } = await newUser();
+    const { merchant } = await users.newUser();
     const fault = service.standIn.fault({
       operation: 'GetCallerIdentity',
       status: 403,
